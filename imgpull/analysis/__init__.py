@@ -1,0 +1,52 @@
+"""What a sweep says: its summary, table, notes and plots, read from directories alone.
+
+Hands on five functions and loads nothing before one is called, because pandas and seaborn take
+longer to import than a sweep takes to plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+__all__ = ["draw_plots", "notes", "print_table", "read_sweep", "write_summary"]
+
+
+def read_sweep(sweep_dir: Path) -> pd.DataFrame:
+    """One row per attempt of a trial, in the order of job numbers."""
+    from imgpull.analysis import summary
+
+    return summary.read_sweep(sweep_dir)
+
+
+def write_summary(sweep_dir: Path) -> Path:
+    """Write `summary.csv` into the sweep's directory; two equal sweeps have equal files."""
+    from imgpull.analysis import summary
+
+    return summary.write_summary(sweep_dir)
+
+
+def print_table(frame: pd.DataFrame, console: Console) -> None:
+    """Print one line per cell, what differs first."""
+    from imgpull.analysis import table
+
+    table.print_table(frame, console)
+
+
+def notes(frame: pd.DataFrame, *, asked: Mapping[str, object]) -> list[str]:
+    """What the numbers do and do not show, in sentences; `asked` is the sweep's configuration."""
+    from imgpull.analysis import findings
+
+    return findings.notes(frame, asked=asked)
+
+
+def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
+    """Draw `plots/*.png`; ReportError when cells that differ in engine would share an axis."""
+    from imgpull.analysis import plots
+
+    return plots.draw_plots(sweep_dir, frame)

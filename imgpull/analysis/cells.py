@@ -1,0 +1,124 @@
+"""What a cell is: which columns are factors, which of them vary, and a cell's trials as one row.
+
+Hides how trials become a cell's number: the median over the trials that count, because the trial
+is the unit of replication and one odd trial should not move it.
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# Columns of the summary before the factors.
+ABOUT = (
+    "job", "cell_id", "trial_id", "trial", "attempt", "block", "position", "name", "engine",
+    "verdict", "reasons", "slo",
+)  # fmt: skip
+FACTOR_ORDER = ("deployments", "replicas", "qps", "nodes", "image", "cluster", "cache")
+VERDICT_ORDER = ("valid", "degraded", "invalid", "failed")
+
+
+def factors(frame: pd.DataFrame) -> list[str]:
+    """The factor columns: they stand between the identity of a trial and its numbers."""
+    first_number = frame.columns.get_loc("pods")
+    assert isinstance(first_number, int)
+    return [str(column) for column in frame.columns[len(ABOUT) : first_number]]
+
+
+def varied(frame: pd.DataFrame) -> list[str]:
+    """The factors whose level differs between rows (unknown is a level), and so with `engine`."""
+    return [name for name in (*factors(frame), "engine") if frame[name].nunique(dropna=False) > 1]
+
+
+def levels(values: "pd.Series[Any]") -> list[Any]:
+    """The levels of a factor: numbers ascending, words in the order first seen, unknown last."""
+    known = list(dict.fromkeys(value for value in values if not unknown(value)))
+    if all(isinstance(value, int | float) for value in known):
+        known.sort()  # blocks are run in random order, so the first seen is not the first given
+    return known + [None] * any(unknown(value) for value in values)
+
+
+def unknown(value: Any) -> bool:
+    """Whether a level or number is not known."""
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def last_attempts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without the attempts that were run again."""
+    return frame[~frame.duplicated("job", keep="last")]
+
+
+def cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, ordered by the levels of what varies.
+
+    Numbers are medians over counted trials (NaN when none counts); `n_trials` is how many count,
+    `verdicts` says what became of all, `slo_missed` how many counted trials missed their threshold.
+    Where the median of a p99 is known only from below, it is NaN and `image_pull_p99_at_least_s`
+    has the bound.
+    """
+    keys = varied(frame)
+    rows = [
+        _cell(group)
+        # The id leaves out what is not physical: a sweep over such a key has cells all the same.
+        for _, group in last_attempts(frame).groupby(["cell_id", *keys], sort=False, dropna=False)
+    ]
+    columns = [
+        "cell_id", "name", "engine", *factors(frame), *_numbers(frame),
+        "n_trials", "verdicts", "slo_missed",
+    ]  # fmt: skip
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.astype(dict.fromkeys(_numbers(frame), "float64"))
+    places = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
+    ranks = [
+        tuple(places[key][None if unknown(row[key]) else row[key]] for key in keys) for row in rows
+    ]
+    return table.iloc[sorted(range(len(rows)), key=ranks.__getitem__)].reset_index(drop=True)
+
+
+def _numbers(frame: pd.DataFrame) -> list[str]:
+    start = frame.columns.get_loc("pods")
+    assert isinstance(start, int)
+    return [str(column) for column in frame.columns[start:] if column != "counts"]
+
+
+def _cell(group: pd.DataFrame) -> dict[str, Any]:
+    counted = group[group["counts"]]
+    medians = counted[_numbers(group)].median()
+    return {
+        "cell_id": group["cell_id"].iloc[0],
+        "name": group["name"].iloc[0],
+        "engine": group["engine"].iloc[0],
+        **{name: group[name].iloc[0] for name in factors(group)},
+        **{name: medians[name] for name in _numbers(group)},
+        **_censored_p99(counted),
+        "n_trials": len(counted),
+        "verdicts": _verdicts(list(group["verdict"])),
+        "slo_missed": int((counted["slo"] == "missed").sum()),
+    }
+
+
+def _censored_p99(counted: pd.DataFrame) -> dict[str, float]:
+    """The median p99 of the image pull, or what it at least is.
+
+    Each censored trial is put at its bound, then at infinity: where both medians agree the median
+    is known although a trial's value is not.
+    """
+    exact, bound = counted["image_pull_p99_s"], counted["image_pull_p99_at_least_s"]
+    low = float(exact.fillna(bound).median())
+    high = float(exact.where(exact.notna() | bound.isna(), np.inf).median())
+    known = low == high
+    return {
+        "image_pull_p99_s": low if known else np.nan,
+        "image_pull_p99_at_least_s": np.nan if known else low,
+    }
+
+
+def _verdicts(found: list[str]) -> str:
+    """ "valid" for a single trial, else "2 valid, 1 invalid"."""
+    if len(found) == 1:
+        return found[0]
+    count = Counter(found)
+    return ", ".join(f"{count[word]} {word}" for word in VERDICT_ORDER if count[word])

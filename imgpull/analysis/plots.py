@@ -1,0 +1,293 @@
+"""The comparison plots: every pull, every pod and every node of a sweep, cell beside cell.
+
+Hides how cells become positions and colours, what is left out to stay readable, and the rule that
+engines never share an axis. The only file that draws.
+"""
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imgpull.analysis.cells import cells, last_attempts, levels, varied
+from imgpull.analysis.wording import cell_text, constants, level_text, plural, short
+from imgpull.errors import ReportError
+from imgpull.units import MIB
+
+MAX_SLOTS = 60  # positions x colours that a page still shows legibly
+MAX_HUES = 6  # colours that are told apart without looking twice
+MAX_DOTS = 200  # of one trial: more are a blot, and cost time
+_UPRIGHT_CHARACTERS = 70  # of all labels: what fits side by side under an upright plot
+_DPI = 120
+
+# What a person needs to read a standing factor on an axis.
+_AXIS = {
+    "deployments": "Deployments",
+    "replicas": "replicas (pods per Deployment)",
+    "qps": "qps (Deployments created per second)",
+    "nodes": "nodes",
+}
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """One quantity: its file, what its dots are, and the headline that its diamonds show."""
+
+    name: str
+    title: str
+    label: str
+    dot: str
+    headline: str
+
+
+_PLOTS = (
+    _Plot(
+        "image_pull",
+        "Image pull time",
+        "image pull time, s\n(runtime asked to image ready: download and unpack)",
+        "one node's pull",
+        "image_pull_p50_s",
+    ),
+    _Plot(
+        "pod_startup",
+        "Pod startup time",
+        "pod startup time, s\n(created to containers running)",
+        "one pod",
+        "pod_startup_p50_s",
+    ),
+    _Plot(
+        "node_throughput",
+        "Pull throughput per node",
+        "throughput, MiB/s\n(compressed bytes / pull time)",
+        "one node's pull",
+        "node_throughput_p50_mib_s",
+    ),
+)
+
+
+def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
+    """Write `plots/*.png` and name them; a quantity that no counted trial has gets none.
+
+    ReportError when cells differ in engine: a rehearsal and a measurement share no axis.
+    """
+    paths = []
+    for name, figure in figures(sweep_dir, frame).items():
+        path = sweep_dir / "plots" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=_DPI)
+        paths.append(path)
+    return paths
+
+
+def figures(sweep_dir: Path, frame: pd.DataFrame) -> dict[str, Any]:
+    """The matplotlib figures by name, ready to be saved."""
+    engines = sorted(set(frame["engine"]))
+    if len(engines) > 1:
+        raise ReportError(
+            f"cells differ in engine ({', '.join(engines)}) and cannot share an axis",
+            hint="sweep one engine at a time to have plots",
+        )
+    counted = frame[frame["counts"]]
+    if counted.empty:
+        return {}
+    layout = _layout(frame)
+    drawn = counted[layout.place[counted.index].isin(layout.places)]
+    tidy = _tidy(sweep_dir, drawn)
+    tidy = tidy.assign(place=tidy["row"].map(layout.place), hue=tidy["row"].map(layout.hue))
+    return {
+        plot.name: _draw(plot, data, layout, frame)
+        for plot in _PLOTS
+        if len(data := tidy[tidy["quantity"] == plot.name])
+    }
+
+
+# ---- Where a cell stands ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Each row's position and colour, with the orders that both follow."""
+
+    place: "pd.Series[str]"
+    hue: "pd.Series[str]"
+    places: list[str]
+    hues: list[str]  # none: one colour
+    axis: str
+    legend: str
+    left_out: int  # positions beyond what a page shows
+
+    @property
+    def upright(self) -> bool:
+        """Whether labels fit side by side; else cells stand below each other, labels in full."""
+        slots = len(self.places) * max(len(self.hues), 1)
+        characters = sum(len(place) + 3 for place in self.places)
+        return characters <= _UPRIGHT_CHARACTERS and slots <= 24
+
+
+def _layout(frame: pd.DataFrame) -> _Layout:
+    """The factor with the fewest levels becomes colour, all others the position."""
+    by_cell, keys = cells(frame), varied(frame)
+    sizes = {key: len(levels(frame[key])) for key in keys}
+    colour = min(reversed(keys), key=sizes.__getitem__) if len(keys) > 1 else None
+    if colour and sizes[colour] > MAX_HUES:
+        colour = None
+    across = [key for key in keys if key != colour]
+
+    def place(row: "pd.Series[Any]") -> str:
+        if len(across) == 1:
+            return level_text(row[across[0]])
+        text = (f"{short(key, keys)} {level_text(row[key])}" for key in across)
+        return ", ".join(text) or cell_text(row, [])
+
+    places = list(dict.fromkeys(place(cell) for _, cell in by_cell.iterrows()))
+    hues = [level_text(level) for level in levels(frame[colour])] if colour else []
+    shown = places[: MAX_SLOTS // max(len(hues), 1)]
+    return _Layout(
+        pd.Series({row: place(trial) for row, trial in frame.iterrows()}),
+        pd.Series(
+            {row: level_text(trial[colour]) if colour else "" for row, trial in frame.iterrows()}
+        ),
+        shown,
+        hues,
+        _axis(across[0], keys) if len(across) == 1 else "",
+        _axis(colour, keys) if colour else "",
+        len(places) - len(shown),
+    )
+
+
+def _axis(factor: str, keys: list[str]) -> str:
+    return _AXIS.get(factor, short(factor, keys))
+
+
+# ---- The data: one number a row --------------------------------------------------------------
+
+
+def _tidy(sweep_dir: Path, counted: pd.DataFrame) -> pd.DataFrame:
+    """Columns row (a trial), quantity, kind (a key of _MARKERS) and value."""
+    found = [
+        (row, name, kind, value)
+        for row, trial in counted.iterrows()
+        for name, kind, values in _values(sweep_dir, trial)
+        for value in values
+    ]
+    return pd.DataFrame(found, columns=["row", "quantity", "kind", "value"]).dropna()
+
+
+def _values(sweep_dir: Path, trial: "pd.Series[Any]") -> Iterator[tuple[str, str, list[float]]]:
+    place = sweep_dir / str(trial["job"])
+    if (again := place / f"attempt-{trial['attempt']}").exists():
+        place = again
+    pulls = _rows(place / "pulls.csv", ["leader", "outcome", "pull_s", "size_bytes"])
+    led = pulls[pulls["leader"].astype(str).str.lower() == "true"]
+    pulled = led[(led["outcome"] == "pulled") & (led["pull_s"] > 0)]
+    pods = _rows(place / "pods.csv", ["created", "ready"])
+    yield "image_pull", "dot", _thin(pulled["pull_s"])
+    yield "image_pull", "censored", _thin(led.loc[led["outcome"] == "censored", "pull_s"])
+    yield "pod_startup", "dot", _thin(pods["ready"] - pods["created"])
+    yield "node_throughput", "dot", _thin(pulled["size_bytes"] / pulled["pull_s"] / MIB)
+    for plot in _PLOTS:
+        yield plot.name, "trial", [trial[plot.headline]]
+
+
+def _rows(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The columns of a trial's file; no rows where the trial left no such file."""
+    if not path.exists():
+        return pd.DataFrame(columns=columns, dtype="float64")
+    return pd.read_csv(path, usecols=columns)
+
+
+def _thin(values: "pd.Series[Any]") -> list[float]:
+    """At most MAX_DOTS of the values, evenly by rank, so that both ends stay."""
+    ranked = sorted(values.dropna())
+    if len(ranked) <= MAX_DOTS:
+        return ranked
+    last = len(ranked) - 1
+    return [ranked[round(dot * last / (MAX_DOTS - 1))] for dot in range(MAX_DOTS)]
+
+
+# ---- The page --------------------------------------------------------------------------------
+
+_MARKERS: dict[str, dict[str, Any]] = {
+    "dot": {"marker": "o", "size": 4, "alpha": 0.5, "linewidth": 0, "jitter": 0.15, "zorder": 2},
+    "censored": {"marker": "^", "size": 6, "alpha": 0.8, "linewidth": 0, "jitter": 0.15},
+    "trial": {"marker": "D", "size": 7, "edgecolor": "black", "linewidth": 1, "jitter": False},
+}
+
+
+def _draw(plot: _Plot, data: pd.DataFrame, layout: _Layout, frame: pd.DataFrame) -> Any:
+    import numpy as np
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    with sns.axes_style("whitegrid"):
+        figure = Figure(figsize=_size(layout), layout="constrained")
+        axes = figure.subplots()
+    luck = np.random.get_state()  # seaborn's jitter draws from it
+    np.random.seed(0)
+    kinds = [kind for kind in _MARKERS if kind in set(data["kind"])]
+    for kind in kinds:
+        sns.stripplot(
+            data[data["kind"] == kind],
+            x="place" if layout.upright else "value",
+            y="value" if layout.upright else "place",
+            order=layout.places,
+            hue="hue",
+            hue_order=layout.hues or [""],
+            palette=sns.color_palette("colorblind", max(len(layout.hues), 1)),
+            dodge=bool(layout.hues),
+            legend="full" if layout.hues and kind == kinds[-1] else False,
+            ax=axes,
+            **_MARKERS[kind],
+        )
+    np.random.set_state(luck)
+    reach = (0, 1.06 * data["value"].max() or 1)  # from 0: a small difference shall look small
+    if layout.upright:
+        axes.set(xlabel=layout.axis, ylabel=plot.label, ylim=reach)
+    else:
+        axes.set(xlabel=plot.label, ylabel=layout.axis, xlim=reach)
+    if layout.hues:
+        legend = textwrap.fill(layout.legend, 18, break_long_words=False)
+        sns.move_legend(axes, "upper left", bbox_to_anchor=(1.01, 1), title=legend)
+    width = int(figure.get_figwidth() * 13)  # characters of the small text
+    simulated = ", simulated" if set(frame["engine"]) == {"sim"} else ""
+    shared = f"{constants(frame)}; engine {frame['engine'].iloc[0]}".removeprefix("; ")
+    lines = textwrap.wrap(shared, width)
+    axes.annotate(
+        "\n".join(lines), (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
+        fontsize=9.5, color="0.3",
+    )  # fmt: skip
+    title = plot.title + simulated
+    axes.set_title(title, loc="left", pad=8 + 14 * len(lines), fontsize=14, weight="bold")
+    caption = textwrap.fill(_caption(plot, data, layout, frame), width)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.3")
+    return figure
+
+
+def _size(layout: _Layout) -> tuple[float, float]:
+    """Inches: a page for upright plots, else a line for each slot."""
+    if layout.upright:
+        return (8.0, 5.0)
+    return (8.5, 2.2 + len(layout.places) * max(0.32, 0.2 * len(layout.hues)))
+
+
+def _caption(plot: _Plot, data: pd.DataFrame, layout: _Layout, frame: pd.DataFrame) -> str:
+    """What each mark is, and every trial, pull and cell that has none."""
+    kinds = set(data["kind"])
+    parts = ["Diamond: p50 of a trial" if "trial" in kinds else ""]
+    parts.append(f"dot: {plot.dot}" if "dot" in kinds else "")
+    parts.append("triangle: a pull not over at the deadline" if "censored" in kinds else "")
+    text = "; ".join(filter(None, parts)) + "."
+    if (data[data["kind"] == "dot"].groupby("row").size() == MAX_DOTS).any():
+        text += f" At most {MAX_DOTS} dots a trial, evenly by rank."
+    missing = last_attempts(frame)
+    for verdict, trials in missing[~missing["counts"]].groupby("verdict", sort=False):
+        where = list(dict.fromkeys(cell_text(one, varied(frame)) for _, one in trials.iterrows()))
+        cells_text = "; ".join(where[:3]) + "; …" * (len(where) > 3)
+        text += f" Not drawn: {plural(len(trials), f'{verdict} trial')} ({cells_text})."
+    if layout.left_out:
+        shown = len(layout.places)
+        text += f" The first {shown} of {shown + layout.left_out} positions: the table has all."
+    return text

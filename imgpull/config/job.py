@@ -1,0 +1,426 @@
+"""A composed configuration becomes a Job: frozen, typed, checked, and named by its content.
+
+Hides parsing and checking: nothing above this file sees a DictConfig, a size as text or a value
+that cannot be. What is wrong raises ConfigError; what is allowed but likely a mistake is a note.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from imgpull import units
+from imgpull.config import schema
+from imgpull.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One image layer, sizes in bytes."""
+
+    compressed_bytes: int
+    unpacked_bytes: int
+    compression: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is pulled. Without a layer table its sizes are unknown (None)."""
+
+    name: str
+    reference: str
+    digest: str | None
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    pull_secret: str | None
+    platform: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def compressed_bytes(self) -> int | None:
+        """What crosses the network in a cold pull."""
+        return sum(layer.compressed_bytes for layer in self.layers) if self.layers else None
+
+    @property
+    def unpacked_bytes(self) -> int | None:
+        """What lands in the snapshotter."""
+        return sum(layer.unpacked_bytes for layer in self.layers) if self.layers else None
+
+    @property
+    def pinned_reference(self) -> str:
+        """The reference that pods name: by digest when one is given."""
+        return f"{self.reference}@{self.digest}" if self.digest else self.reference
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial of one cell, ready to render. Names without a unit count things."""
+
+    deployments: int
+    replicas: int
+    qps: float
+    nodes: int
+    image: Image
+    cluster: schema.Cluster
+    engine: schema.SimEngine | schema.ReplayEngine
+    cache: str
+    trial: int
+    pod_startup_threshold_s: float
+    wait_timeout_s: float
+    metrics_wait_s: float | None  # None: auto
+    containerd_scrape_interval_s: float
+    seed: int
+
+    @property
+    def pods(self) -> int:
+        """How many pods the Deployments ask for."""
+        return self.deployments * self.replicas
+
+
+# Keys of design 4.1 whose machinery is not there yet, with the only value accepted until it is.
+_NOT_BUILT: Mapping[str, object] = {
+    "exclude": [],
+    "retries": 0,
+    "max_hours": None,
+    "max_cost": None,
+    "trial_limit": "2h",
+    "target_effect": None,
+    "provision": "existing",
+    "keep": False,
+    "allow": [],
+}
+
+# distribution/reference: host[:port]/path:tag; a tag is asked for, so that "latest" is a choice.
+_REFERENCE = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\d+)?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_NODE_PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]*)")
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain data: no interpolation, no `hydra`, nothing missing."""
+    plain: dict[str, Any] = {}
+    try:
+        # Key by key: a copy without `hydra` would lose the parent of the interpolations.
+        for key in (str(key) for key in config if key != "hydra"):
+            node = config._get_node(key)
+            plain[key] = (
+                OmegaConf.to_container(node, resolve=True, throw_on_missing=True, enum_to_str=True)
+                if OmegaConf.is_config(node)
+                else _plain(config[key])
+            )
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or "a key"
+        raise ConfigError(f"{key} has no value", hint=f"give one: {key}=VALUE") from error
+    except OmegaConfBaseException as error:
+        where = f" (at {error.full_key})" if getattr(error, "full_key", None) else ""
+        raise ConfigError(
+            f"{str(error).splitlines()[0]}{where}", hint="edit conf/ or the command line"
+        ) from error
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, Enum) else value
+
+
+def job_from(values: Mapping[str, Any]) -> Job:
+    """The Job that a resolved configuration asks for; ConfigError names the key and the fix."""
+    _require_known_keys(values, schema.Config, "")
+    try:
+        typed = OmegaConf.merge(schema.open_schema(schema.Config), dict(values))
+        config = cast(schema.Config, OmegaConf.to_object(typed))
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{getattr(error, 'full_key', None) or 'configuration'}: {str(error).splitlines()[0]}",
+            hint="edit conf/ or the command line",
+        ) from error
+    job = Job(
+        deployments=config.deployments,
+        replicas=config.replicas,
+        qps=config.qps,
+        nodes=config.nodes,
+        image=_image(config.image),
+        cluster=config.cluster,
+        engine=_engine(values.get("engine")),
+        cache=config.cache.name,
+        trial=config.trial,
+        pod_startup_threshold_s=_duration(config, "pod_startup_threshold"),
+        wait_timeout_s=_duration(config, "wait_timeout"),
+        metrics_wait_s=None if config.metrics_wait == "auto" else _duration(config, "metrics_wait"),
+        containerd_scrape_interval_s=_duration(config, "containerd_scrape_interval"),
+        seed=config.seed,
+    )
+    _check_sweep_keys(config)
+    _check(job)
+    return job
+
+
+def _require_known_keys(values: Any, kind: Any, path: str) -> None:
+    """Hydra takes `+key=value` for any key in silence; a typo must not be ignored so."""
+    if not isinstance(values, Mapping) or not (isinstance(kind, type) and is_dataclass(kind)):
+        return
+    known = {item.name: item.type for item in fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            raise ConfigError(
+                f"unknown key '{path}{key}'",
+                hint=f"did you mean '{path}{close[0]}'?"
+                if close
+                else f"valid keys here: {', '.join(sorted(known))}",
+            )
+        _require_known_keys(value, known[key], f"{path}{key}.")
+
+
+def _engine(values: Any) -> schema.SimEngine | schema.ReplayEngine:
+    if not isinstance(values, Mapping) or values.get("kind") not in schema.ENGINES:
+        kinds = ", ".join(schema.ENGINES)
+        raise ConfigError(
+            f"engine.kind is {values.get('kind') if isinstance(values, Mapping) else values!r}",
+            hint=f"choose one of: {kinds}",
+        )
+    kind = schema.ENGINES[values["kind"]]
+    _require_known_keys(values, kind, "engine.")
+    try:
+        typed = OmegaConf.merge(schema.open_schema(kind), dict(values))
+        return cast(schema.SimEngine | schema.ReplayEngine, OmegaConf.to_object(typed))
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"engine.{getattr(error, 'full_key', '')}: {str(error).splitlines()[0]}",
+            hint=f"see conf/engine/{values['kind']}.yaml",
+        ) from error
+
+
+def _image(image: schema.Image) -> Image:
+    layers = tuple(
+        Layer(
+            _size(layer.compressed_bytes, f"image.layers[{index}].compressed_bytes"),
+            _size(layer.unpacked_bytes, f"image.layers[{index}].unpacked_bytes"),
+            layer.compression.name,
+        )
+        for index, layer in enumerate(image.layers)
+    )
+    return Image(
+        name=image.name,
+        reference=image.reference,
+        digest=image.digest,
+        command=tuple(image.command),
+        args=tuple(image.args),
+        pull_secret=image.pull_secret,
+        platform=image.platform,
+        layers=layers,
+    )
+
+
+def _size(text: str, key: str) -> int:
+    try:
+        return units.parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}", hint=f"edit {key}") from error
+
+
+def _duration(config: schema.Config, key: str) -> float:
+    try:
+        seconds = units.parse_duration(getattr(config, key))
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}", hint=f"for example {key}=10m") from error
+    if seconds <= 0:
+        raise ConfigError(
+            f"{key}={getattr(config, key)} is not above zero", hint=f"for example {key}=10m"
+        )
+    return seconds
+
+
+def _check_sweep_keys(config: schema.Config) -> None:
+    for key, only in _NOT_BUILT.items():
+        if getattr(config, key) != only:
+            raise ConfigError(
+                f"{key}={getattr(config, key)} is not available in this version",
+                hint=f"leave {key} at its default ({only})",
+            )
+    if config.on_failure not in ("continue", "stop"):
+        raise ConfigError(
+            f"on_failure={config.on_failure} is unknown", hint="choose continue or stop"
+        )
+    if config.until is schema.Until.plan:
+        raise ConfigError(
+            "until=plan is not available in this version", hint="choose until=render or until=run"
+        )
+
+
+def _check(job: Job) -> None:
+    for key in ("deployments", "replicas", "qps", "nodes", "trial"):
+        if not (getattr(job, key) > 0 and math.isfinite(getattr(job, key))):
+            raise ConfigError(f"{key}={getattr(job, key)} is not above zero", hint=f"use {key}=1")
+    if job.cache == "salted":
+        raise ConfigError(
+            "cache=salted needs the image builder, which is not in this version",
+            hint="use cache=cold",
+        )
+    _check_image(job.image)
+    _check_cluster(job)
+    if job.metrics_wait_s is not None and job.metrics_wait_s < scrape_room_s(job):
+        raise ConfigError(
+            f"metrics_wait={units.format_duration(job.metrics_wait_s)} leaves no two scrapes of "
+            f"the slowest target after the load ({units.format_duration(scrape_room_s(job))})",
+            hint="use metrics_wait=auto or a longer one",
+        )
+
+
+def _check_image(image: Image) -> None:
+    if not _REFERENCE.fullmatch(image.reference):
+        raise ConfigError(
+            f"image.reference '{image.reference}' is not registry/repository:tag",
+            hint="for example image.reference=myregistry.azurecr.io/pytorch:2.3 "
+            "(a digest goes to image.digest)",
+        )
+    if image.digest is not None and not _DIGEST.fullmatch(image.digest):
+        raise ConfigError(
+            f"image.digest '{image.digest}' is not sha256: and 64 hexadecimal digits",
+            hint="leave image.digest=null when it is not known",
+        )
+
+
+def _check_cluster(job: Job) -> None:
+    node = job.cluster.node
+    room = job.nodes * node.max_pods
+    if job.pods > room:
+        raise ConfigError(
+            f"deployments={job.deployments} x replicas={job.replicas} = {job.pods} pods cannot fit "
+            f"nodes={job.nodes}: {job.nodes} nodes x {node.max_pods} pods = {room}",
+            hint=f"use fewer replicas or nodes={math.ceil(job.pods / node.max_pods)}",
+        )
+    for section in (node, job.cluster.registry):
+        for key, value in asdict(section).items():
+            if isinstance(value, int | float) and not value > 0:
+                name = type(section).__name__.lower()
+                raise ConfigError(
+                    f"cluster.{name}.{key}={value} is not above zero",
+                    hint=f"give cluster.{name}.{key} the value of the datasheet",
+                )
+    if not _NODE_PREFIX.fullmatch(job.cluster.node_prefix):
+        raise ConfigError(
+            f"cluster.node_prefix '{job.cluster.node_prefix}' is no start of a node name",
+            hint="lower-case letters, digits, '-' and '.', for example aks-measured-",
+        )
+
+
+# ClusterLoader2's Prometheus scrapes kubelets every 30 s, fixed.
+KUBELET_SCRAPE_INTERVAL_S = 30.0
+
+
+def scrape_room_s(job: Job) -> float:
+    """Time for two scrapes of the slowest target: the room kept before and after the load."""
+    return 2 * max(KUBELET_SCRAPE_INTERVAL_S, job.containerd_scrape_interval_s)
+
+
+def fastest_pull_s(job: Job) -> float | None:
+    """No cold pull of this image on this node ends sooner: its bytes over NIC and disk.
+
+    Compressed bytes cross the NIC and are fsynced to disk (containerd
+    plugins/content/local/writer.go); unpacked ones may stay in the page cache. None: sizes unknown.
+    """
+    compressed = job.image.compressed_bytes
+    if compressed is None:
+        return None
+    node = job.cluster.node
+    return max(compressed / (node.nic_mbit_s * 1e6 / 8), compressed / (node.disk_write_mb_s * 1e6))
+
+
+def notes(job: Job) -> tuple[str, ...]:
+    """What is allowed but likely a mistake, each with the figure that says so."""
+    found: list[str] = []
+    fastest_s = fastest_pull_s(job)
+    if job.cache == "cold" and fastest_s is not None and fastest_s > job.pod_startup_threshold_s:
+        found.append(
+            f"pod_startup_threshold={units.format_duration(job.pod_startup_threshold_s)} cannot be "
+            f"met: {units.format_size(job.image.compressed_bytes or 0)} compressed needs at least "
+            f"{fastest_s:.0f} s on this node's NIC and disk"
+        )
+    if job.deployments == 1:
+        found.append(f"deployments=1 makes qps={job.qps:g} inert: it paces Deployments, not pods")
+    per_node = math.ceil(job.pods / job.nodes)
+    kubelet = job.cluster.kubelet
+    if not kubelet.serializeImagePulls and per_node > kubelet.registryBurst:
+        found.append(
+            f"{per_node} pods a node exceed kubelet's registryBurst={kubelet.registryBurst}: pulls "
+            f"beyond it are rejected ('pull QPS exceeded') and wait 10 s or more"
+        )
+    return tuple(found)
+
+
+# The measurements that the templates take; part of a cell's identity.
+MEASUREMENTS = ("pod_startup", "kubelet_image_pull", "containerd_throughput", "network_plugin")
+
+
+def _physical(job: Job) -> dict[str, Any]:
+    """The fields that make a cell what it is, named one by one: a new option changes no old id."""
+    cluster = asdict(job.cluster)
+    engine: dict[str, Any] = {"kind": job.engine.kind}
+    if isinstance(job.engine, schema.SimEngine):
+        engine["rates"] = dict(job.engine.rates)  # the simulator's physics
+    return {
+        "deployments": job.deployments,
+        "replicas": job.replicas,
+        "qps": job.qps,
+        "nodes": job.nodes,
+        "cache": job.cache,
+        "pod_startup_threshold_s": job.pod_startup_threshold_s,
+        "wait_timeout_s": job.wait_timeout_s,
+        "metrics_wait_s": job.metrics_wait_s,
+        "containerd_scrape_interval_s": job.containerd_scrape_interval_s,
+        "cluster": {
+            key: cluster[key]
+            for key in (
+                "name", "provider", "region", "kubernetes_version", "containerd_version",
+                "node_selector", "tolerations", "node", "registry", "kubelet", "containerd",
+            )
+        },
+        "image": {
+            "reference": job.image.reference,
+            "digest": job.image.digest,
+            "platform": job.image.platform,
+            "layers": [asdict(layer) for layer in job.image.layers],
+        },
+        "engine": engine,
+        "measurements": MEASUREMENTS,
+    }  # fmt: skip
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name this content, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cell_id(job: Job) -> str:
+    """The cell's name: equal for every trial of it, on every machine."""
+    return content_id(_physical(job))
+
+
+FACTORS: Mapping[str, Callable[[Job], Any]] = {
+    "deployments": lambda job: job.deployments,
+    "replicas": lambda job: job.replicas,
+    "qps": lambda job: int(job.qps) if job.qps == int(job.qps) else job.qps,
+    "nodes": lambda job: job.nodes,
+    "image": lambda job: job.image.name,
+    "cluster": lambda job: job.cluster.name,
+    "cache": lambda job: job.cache,
+}
+
+
+def factors(job: Job) -> dict[str, Any]:
+    """The level of each standing factor; further swept keys are added by the sweep."""
+    return {name: level(job) for name, level in FACTORS.items()}

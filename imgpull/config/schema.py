@@ -1,0 +1,244 @@
+"""Every key that `conf/` and the command line may use, with type and default.
+
+Hides OmegaConf's rules for structured configs. The dataclasses are frozen, because a Job keeps
+them; Hydra gets a thawed copy to compose into. Sizes and durations stay text here ("15GB", "3m"):
+`job.py` parses them once. Meaning of the root keys: docs/configuration.md.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+class Cache(Enum):
+    """What the measured nodes hold of the image when the load begins."""
+
+    cold = "cold"
+    warm = "warm"
+    salted = "salted"
+    as_is = "as_is"
+
+
+class Until(Enum):
+    """Where to stop."""
+
+    render = "render"
+    plan = "plan"
+    run = "run"
+
+
+class Order(Enum):
+    """How trials of different cells interleave."""
+
+    blocks = "blocks"
+    shuffled = "shuffled"
+    as_given = "as_given"
+
+
+class Resume(Enum):
+    """Whether an earlier sweep of the same matrix is continued."""
+
+    off = "off"
+    auto = "auto"
+
+
+class Compression(Enum):
+    """How a layer is stored in the registry."""
+
+    gzip = "gzip"
+    zstd = "zstd"
+    none = "none"
+
+
+class TrackingKind(Enum):
+    """Where results are logged."""
+
+    local = "local"
+    server = "server"
+    none = "none"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One image layer: sizes as text."""
+
+    compressed_bytes: str = MISSING
+    unpacked_bytes: str = MISSING
+    compression: Compression = Compression.gzip
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is pulled. `layers` is needed by the simulator, optional for real engines."""
+
+    name: str = MISSING
+    reference: str = MISSING
+    digest: str | None = None
+    command: list[str] = field(default_factory=list)
+    args: list[str] = field(default_factory=list)
+    pull_secret: str | None = None
+    platform: str = "linux/amd64"
+    layers: list[Layer] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Toleration:
+    """A Kubernetes toleration."""
+
+    key: str = MISSING
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True)
+class Node:
+    """Hardware of the measured nodes, as the cloud's datasheet gives it."""
+
+    vm_size: str = MISSING
+    vcpus: int = MISSING
+    memory_gib: float = MISSING
+    nic_mbit_s: float = MISSING
+    os_disk: str = MISSING
+    disk_write_mb_s: float = MISSING
+    max_pods: int = MISSING
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Where the image comes from."""
+
+    server: str = MISSING
+    sku: str = MISSING
+    egress_mbit_s: float = MISSING
+    connection_mb_s: float = MISSING
+    first_byte_ms: float = MISSING
+
+
+@dataclass(frozen=True)
+class Kubelet:
+    """kubelet settings that steer pulls, by kubelet's own names."""
+
+    serializeImagePulls: bool = False  # noqa: N815
+    maxParallelImagePulls: int | None = None  # noqa: N815
+    registryPullQPS: float = 5  # noqa: N815
+    registryBurst: int = 10  # noqa: N815
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """containerd settings that steer pulls, by containerd's own names."""
+
+    max_concurrent_downloads: int = 3
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One description, two uses: Terraform builds it, the simulator simulates it."""
+
+    name: str = MISSING
+    provider: str = MISSING
+    region: str = MISSING
+    kubernetes_version: str = MISSING
+    containerd_version: str = MISSING
+    node_prefix: str = MISSING
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: list[Toleration] = field(default_factory=list)
+    prometheus_node_selector: dict[str, str] = field(default_factory=dict)
+    helper_image: str = MISSING
+    node: Node = field(default_factory=Node)
+    registry: Registry = field(default_factory=Registry)
+    kubelet: Kubelet = field(default_factory=Kubelet)
+    containerd: Containerd = field(default_factory=Containerd)
+
+
+@dataclass(frozen=True)
+class SimEngine:
+    """engine=sim: speeds and overheads that no datasheet gives (simcluster.model.Rates)."""
+
+    kind: str = "sim"
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReplayEngine:
+    """engine=replay: a ClusterLoader2 report made elsewhere."""
+
+    kind: str = "replay"
+    report: str = MISSING
+
+
+ENGINES: dict[str, type[SimEngine] | type[ReplayEngine]] = {
+    "sim": SimEngine,
+    "replay": ReplayEngine,
+}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where results are logged besides their directories."""
+
+    kind: TrackingKind = TrackingKind.local
+    uri: str | None = None
+    experiment: str = "imgpull"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The root: defaults are those of the standard image pull test."""
+
+    deployments: int = 10
+    replicas: int = 1
+    qps: float = 10
+    nodes: int = 10
+    image: Image = field(default_factory=Image)
+    cluster: Cluster = field(default_factory=Cluster)
+    engine: Any = None  # one of ENGINES, checked by job.py: the kinds have different keys
+    tracking: Tracking = field(default_factory=Tracking)
+    until: Until = Until.run
+    cache: Cache = Cache.cold
+    trials: int = 1
+    trial: int = 1
+    pod_startup_threshold: str = "3m"
+    wait_timeout: str = "30m"
+    metrics_wait: str = "10m"
+    containerd_scrape_interval: str = "15s"
+    seed: int = 0
+    order: Order = Order.blocks
+    exclude: list[str] = field(default_factory=list)
+    resume: Resume = Resume.off
+    on_failure: str = "continue"
+    retries: int = 0
+    max_hours: float | None = None
+    max_cost: float | None = None
+    trial_limit: str = "2h"
+    target_effect: float | None = None
+    provision: str = "existing"
+    keep: bool = False
+    allow: list[str] = field(default_factory=list)
+
+
+def register() -> None:
+    """Give Hydra the schema under the name `schema`, first in conf/config.yaml's defaults."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=open_schema(Config))
+
+
+def open_schema(kind: type) -> DictConfig:
+    """A typed, empty configuration of one of these classes that values can be merged into."""
+    config: DictConfig = OmegaConf.structured(kind)
+    _thaw(config)
+    return config
+
+
+def _thaw(config: Any) -> None:
+    """Frozen dataclasses become read-only configs; Hydra must merge into this one."""
+    OmegaConf.set_readonly(config, None)
+    if isinstance(config, DictConfig):
+        for key in config:
+            child = config._get_node(key)
+            if OmegaConf.is_config(child) and not OmegaConf.is_missing(config, key):
+                _thaw(child)

@@ -1,0 +1,252 @@
+"""Interprets a CL2 test step by step in virtual time, over a simulated cluster.
+
+Hides CL2's own timing: how a tuning set paces objects, when a wait ends, what a deletion cuts.
+What happens to pods is the simulator's (imgpull.simcluster), simulated again whenever more exist.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgpull import cl2, units
+from imgpull.cl2 import wording
+from imgpull.engines.sim import files
+from imgpull.engines.sim.gathered import (
+    EPOCH,
+    Case,
+    Gather,
+    stamp,
+    write_pod_startup,
+    write_queries,
+)
+from imgpull.errors import RenderError
+from imgpull.simcluster import model, simulate
+from imgpull.simcluster.scrape import Exporters
+
+# CL2 polls controlled pods every 5 s (pkg/measurement/util/wait_for_pods.go).
+_POLL_S = 5.0
+# Background deletion: Deployment -> ReplicaSet -> Pod. ASSUMPTION.
+_GARBAGE_COLLECTION_S = 0.1
+
+
+@dataclass(frozen=True)
+class PodTemplate:
+    replicas: int
+    image: str
+    pull_policy: str
+    host_network: bool
+    grace_s: float
+
+
+def pod_template(manifest: dict[str, Any], bundled: cl2.ObjectBundle) -> PodTemplate:
+    """What the simulator needs of a Deployment; RenderError for anything else."""
+    name = bundled.template_path.name
+    if manifest.get("kind") != "Deployment":
+        raise RenderError(
+            f"{name}: the simulator creates Deployments, not {manifest.get('kind')}",
+            hint="use a real engine for other kinds",
+        )
+    try:
+        spec = manifest["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        return PodTemplate(
+            replicas=int(manifest["spec"].get("replicas", 1)),
+            image=container["image"],
+            pull_policy=container.get("imagePullPolicy", "IfNotPresent"),
+            host_network=bool(spec.get("hostNetwork", False)),
+            grace_s=float(spec.get("terminationGracePeriodSeconds", 30)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RenderError(
+            f"{name}: not a Deployment with one container ({error!r})",
+            hint="compare with templates/deployment.yaml as it was",
+        ) from error
+
+
+@dataclass
+class Interpreter:
+    """One trial being interpreted, step by step, in virtual time."""
+
+    world: model.World
+    test: cl2.TestConfig
+    containerd_interval_s: float
+    clock_s: float = 0.0
+    pods: list[model.PodRequest] = field(default_factory=list)
+    templates: dict[str, PodTemplate] = field(default_factory=dict)  # by Deployment
+    deleted_s: dict[str, float] = field(default_factory=dict)  # by Deployment
+    started: dict[tuple[str, str], tuple[float, cl2.MeasurementCall]] = field(default_factory=dict)
+    cases: list[tuple[cl2.Step, list[Case]]] = field(default_factory=list)
+    gathers: list[Gather] = field(default_factory=list)
+    failed_pods: list[tuple[float, list[cl2.FailedPod]]] = field(default_factory=list)
+    _trace: tuple[int, model.Trace] | None = None
+
+    def step(self, step: cl2.Step) -> None:
+        """Run one step: its phases or its measurements in parallel."""
+        cases: list[Case] = []
+        self.cases.append((step, cases))
+        if step.phases:
+            cases.append(Case(max(self._phase(phase) for phase in step.phases)))
+        for call in step.measurements:
+            cases.append(Case())
+            cases[-1].time_s = self._measure(call, cases[-1])
+        self.clock_s += max(case.time_s for case in cases)
+
+    def _phase(self, phase: cl2.Phase) -> float:
+        """Create what is missing, delete what is too much, as CL2 does; returns seconds taken."""
+        qps = float(self.test.tuning_sets[phase.tuning_set].params["qps"])
+        gap_s = math.trunc(1e9 / qps) / 1e9
+        at_s = self.clock_s
+        for namespace in phase.namespaces(self.test.namespace_prefix):
+            for bundled in phase.objects:
+                alive = [
+                    owner
+                    for owner in self.templates
+                    if owner.startswith(f"{namespace}/{bundled.basename}-")
+                    and owner not in self.deleted_s
+                ]
+                for index in range(len(alive), phase.replicas_per_namespace):
+                    self._create(bundled, index, namespace, at_s)
+                    at_s += gap_s
+                for owner in alive[phase.replicas_per_namespace :]:
+                    self.deleted_s[owner] = at_s
+                    at_s += gap_s
+        return at_s - self.clock_s
+
+    def _create(self, bundled: cl2.ObjectBundle, index: int, namespace: str, at_s: float) -> None:
+        manifest = cl2.object_manifest(bundled, index, namespace)
+        template = pod_template(manifest, bundled)
+        name = manifest["metadata"]["name"]
+        owner = f"{namespace}/{name}"
+        self.templates[owner] = template
+        for number in range(len(self.pods), len(self.pods) + template.replicas):
+            self.pods.append(
+                model.PodRequest(
+                    index=number,
+                    namespace=namespace,
+                    name=files.pod_name(name, number, self.world),
+                    owner=owner,
+                    owner_created_s=at_s,
+                    image=template.image,
+                    pull_policy=template.pull_policy,
+                    host_network=template.host_network,
+                )
+            )
+
+    def trace(self) -> model.Trace:
+        """What has happened to the pods created so far; deletion cuts what was still going on."""
+        key = len(self.pods) + len(self.deleted_s)
+        if self._trace is None or self._trace[0] != key:
+            until_s = min(self.deleted_s.values(), default=math.inf)
+            self._trace = (key, simulate(self.world, self.pods, until_s))
+        return self._trace[1]
+
+    def _measure(self, call: cl2.MeasurementCall, case: Case) -> float:
+        """Run one call; seconds taken."""
+        key = (call.method, call.identifier)
+        if call.method == "Sleep":
+            return units.parse_duration(call.params["duration"])
+        if call.action == "start":
+            self.started[key] = (self.clock_s, call)
+            return 0.0
+        if key not in self.started:
+            raise call.error(
+                "gathered, but never started", hint="start it under the same Identifier first"
+            )
+        started_s, start = self.started[key]
+        if call.method == "WaitForControlledPodsRunning":
+            return self._wait(start, case)
+        self.gathers.append(Gather(start, call, started_s, self.clock_s, case))
+        return 0.0
+
+    def _wait(self, start: cl2.MeasurementCall, case: Case) -> float:
+        """Until every Deployment's pods run (or are gone), or each has had its operationTimeout."""
+        timeout_s = units.parse_duration(start.params.get("operationTimeout", "10m"))
+        done_s, late = self.clock_s, []
+        for owner, pods in self._pods_by_owner().items():
+            if owner in self.deleted_s:
+                begun_s = self.deleted_s[owner]
+                end_s = max(self._stopped_s(pod) + (pod.network_teardown_s or 0) for pod in pods)
+            else:
+                begun_s = pods[0].request.owner_created_s
+                end_s = max(math.inf if pod.ready_s is None else pod.ready_s for pod in pods)
+            if end_s > begun_s + timeout_s:
+                late.append(owner)
+            done_s = max(done_s, min(end_s, begun_s + timeout_s))
+        if late:
+            text = wording.objects_timed_out("Deployment", late)
+            case.failures.append(wording.call_error(start.method, start.identifier, text))
+            self.failed_pods.append((done_s, self._not_running(done_s, late)))
+        return math.ceil((done_s - self.clock_s) / _POLL_S) * _POLL_S
+
+    def _pods_by_owner(self) -> dict[str, list[model.PodTrace]]:
+        owners: dict[str, list[model.PodTrace]] = {}
+        for pod in self.trace().pods:
+            owners.setdefault(pod.request.owner, []).append(pod)
+        return owners
+
+    def _stopped_s(self, pod: model.PodTrace) -> float:
+        """When a deleted pod's containers had stopped: the process ignores TERM for its grace."""
+        owner = pod.request.owner
+        return self.deleted_s[owner] + _GARBAGE_COLLECTION_S + self.templates[owner].grace_s
+
+    def _not_running(self, at_s: float, owners: list[str]) -> list[cl2.FailedPod]:
+        return [
+            cl2.FailedPod(
+                pod.request.namespace,
+                pod.request.owner,
+                pod.request.name,
+                pod.node or "",
+                "PendingScheduled" if pod.node else "PendingNotScheduled",
+            )
+            for pod in self.trace().pods
+            if pod.request.owner in owners and (pod.ready_s is None or pod.ready_s > at_s)
+        ]
+
+    def finish(self, out: Path) -> None:
+        """Evaluate what was gathered and write every file; junit.xml comes last."""
+        trace = self.trace()
+        report = cl2.ReportWriter(out / "report", self.test.name, self.test.path.name)
+        report.generated_config(self.test)
+        for at_s, pods in self.failed_pods:
+            report.failed_pods(pods, stamp(at_s))
+        store = self._store(trace)
+        for gather in self.gathers:
+            if gather.start.method == "PodStartupLatency":
+                text = write_pod_startup(report, gather, trace)
+            else:
+                text = write_queries(report, gather, store)
+            if text:
+                start = gather.start
+                gather.case.failures.append(
+                    wording.call_error(start.method, start.identifier, text)
+                )
+        for step, cases in self.cases:
+            if step.phases:
+                report.phase_step(step.name, cases[0].time_s, cases[0].failures)
+            else:
+                report.measurement_step(
+                    step.name,
+                    [
+                        (call.identifier, case.time_s, case.failures)
+                        for call, case in zip(step.measurements, cases, strict=True)
+                    ],
+                )
+        report.finish(self.clock_s)
+        files.write_events(out / "events.jsonl", self.world, trace, EPOCH)
+        files.write_pods(out / "pods.csv", trace)
+        files.write_series(out / "series.csv", trace)
+
+    def _store(self, trace: model.Trace) -> Exporters:
+        return Exporters(
+            self.world,
+            trace,
+            {
+                pod.request.name: self._stopped_s(pod)
+                for pod in trace.pods
+                if pod.request.owner in self.deleted_s
+            },
+            begin_s=0.0,
+            end_s=self.clock_s,
+            containerd_interval_s=self.containerd_interval_s,
+        )

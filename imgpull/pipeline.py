@@ -1,0 +1,183 @@
+"""The steps of one job, in order: render, run, assess, record, track.
+
+Hides that a trial may fail at any of them: whatever breaks is caught here, written into job.json
+and logged, and the sweep goes on. The directory is the record; MLflow being away loses nothing.
+"""
+
+import functools
+import hashlib
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from imgpull import __version__, engines, render, results
+from imgpull.config import job as jobs
+from imgpull.config.job import Job
+from imgpull.engines import Engine, Outcome, Say
+from imgpull.errors import ImgpullError
+from imgpull.results.record import Failure, JobRecord, write_record
+
+RESOLVED = "config.resolved.yaml"
+_PACKAGES = (
+    "hydra-core", "omegaconf", "jinja2", "promql-parser", "numpy", "pandas", "mlflow", "kubernetes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial stands in its sweep, and the directory that will hold it."""
+
+    directory: Path
+    name: str
+    block: int = 1
+    position: int = 1
+    attempt: int = 1
+    swept: Mapping[str, Any] = field(default_factory=dict)  # swept keys that are no standing factor
+
+
+def run_job(values: Mapping[str, Any], place: Place, say: Say) -> JobRecord:
+    """Run one trial of a resolved configuration and leave its complete directory."""
+    begun = time.perf_counter()
+    place.directory.mkdir(parents=True, exist_ok=True)
+    resolved = write_resolved(values, place.directory)
+    job = jobs.job_from(values)
+    engine = engines.build(job)
+    attempt = _Attempt()
+    with (place.directory / "run.log").open("a", encoding="utf-8") as log:
+        try:
+            _run(job, engine, place, attempt, _logged(log, say))
+        except Exception as error:  # one bug must not cost the night's sweep
+            attempt.fail(error)
+            log.write(attempt.error.traceback if attempt.error else "")
+    record = _record(job, engine, place, attempt, resolved, time.perf_counter() - begun)
+    write_record(place.directory, record)
+    return record
+
+
+def write_resolved(values: Mapping[str, Any], directory: Path) -> str:
+    """Keep the resolved configuration (Hydra's own snapshot is not); returns its text."""
+    text = yaml.safe_dump(dict(values), sort_keys=True, allow_unicode=True)
+    (directory / RESOLVED).write_text(text, encoding="utf-8")
+    return text
+
+
+@dataclass
+class _Attempt:
+    """What is known of a trial while it runs, and still when it breaks."""
+
+    bundle_sha256: str | None = None
+    outcome: Outcome | None = None
+    verdict: str = "failed"
+    reasons: tuple[str, ...] = ()
+    slo: str = "unknown"
+    error: Failure | None = None
+
+    def fail(self, error: Exception) -> None:
+        known = isinstance(error, ImgpullError)
+        message = error.message if isinstance(error, ImgpullError) else str(error)
+        self.verdict = "failed"
+        self.reasons = (message if known else f"{type(error).__name__}: {message}",)
+        self.error = Failure(
+            type=type(error).__name__,
+            message=message,
+            hint=error.hint if isinstance(error, ImgpullError) else "",
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+
+def _run(job: Job, engine: Engine, place: Place, attempt: _Attempt, say: Say) -> None:
+    bundle = None
+    if engine.renders:
+        say("rendering")
+        bundle = render.write(render.render(job), place.directory / "bundle")
+        attempt.bundle_sha256 = bundle.sha256
+    attempt.outcome = engine.run(bundle, place.directory, say)
+    say("reading the report")
+    assessment = results.assess(place.directory, engine.subject, attempt.outcome)
+    attempt.verdict, attempt.reasons = assessment.verdict, assessment.reasons
+    attempt.slo = assessment.slo
+
+
+def _logged(log: TextIO, say: Say) -> Say:
+    def both(step: str) -> None:
+        log.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {step}\n")
+        log.flush()
+        say(step)
+
+    return both
+
+
+def _record(
+    job: Job, engine: Engine, place: Place, attempt: _Attempt, resolved: str, wall_s: float
+) -> JobRecord:
+    outcome = attempt.outcome
+    subject = engine.subject
+    started_at = outcome.started_at if outcome else None
+    return JobRecord(
+        cell_id=subject.cell_id,
+        trial_id=f"{subject.cell_id}-t{job.trial}",
+        attempt=place.attempt,
+        trial=job.trial,
+        block=place.block,
+        position=place.position,
+        name=place.name,
+        factors={**subject.factors, **place.swept},
+        engine=job.engine.kind,
+        measured_by=outcome.measured_by if outcome else "nothing: the trial failed",
+        started_at=started_at.isoformat() if started_at else None,
+        wall_s=round(wall_s, 3),
+        virtual_s=outcome.virtual_s if outcome else None,
+        verdict=attempt.verdict,
+        reasons=attempt.reasons,
+        slo=attempt.slo,
+        error=attempt.error,
+        fingerprint=subject.fingerprint,
+        versions={**package_versions(), **(outcome.versions if outcome else {})},
+        digests={"image": subject.image_digest, **(outcome.digests if outcome else {})},
+        seed=job.seed,
+        bundle_sha256=attempt.bundle_sha256,
+        config_sha256=hashlib.sha256(resolved.encode()).hexdigest(),
+        git=git_state(),
+        host={"name": platform.node(), "system": platform.platform()},
+        notes=jobs.notes(job) if engine.renders else (),
+    )
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions of what can change a result: imgpull, Python and the libraries that matter."""
+    versions = {"imgpull": __version__, "python": sys.version.split()[0]}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Revision and dirty flag of the checkout; unknown (None) where there is no git."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            run = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return run.stdout.strip()
+
+    status = git("status", "--porcelain")
+    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

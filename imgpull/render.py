@@ -1,0 +1,215 @@
+"""A Job and the templates become a bundle: concrete ClusterLoader2 YAML, checked before it is used.
+
+Hides Jinja2 and its delimiters (`<%= %>`, `<% %>`), chosen so that any CL2 file, whose own language
+is Go's `{{ }}`, can be pasted into templates/ unchanged. Values reach YAML quoted as JSON, which
+YAML contains, so that no value can add structure. The bundle is pure: it names no sweep or trial.
+"""
+
+import functools
+import hashlib
+import json
+import re
+import tempfile
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgpull import exporters, units
+from imgpull.cl2 import load_test, prometheus_queries
+from imgpull.config.job import Job, scrape_room_s
+from imgpull.errors import ConfigError, RenderError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+
+# What an engine is given. Measurement templates are included in image-pull.yaml.
+FILES = ("image-pull.yaml", "deployment.yaml", "overrides.yaml")
+TEST_CONFIG = "image-pull.yaml"
+OVERRIDES = "overrides.yaml"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A rendered test: a directory that holds FILES and nothing else."""
+
+    directory: Path
+    sha256: str
+
+    @property
+    def test_config(self) -> Path:
+        """The file that CL2's --testconfig names."""
+        return self.directory / TEST_CONFIG
+
+
+def render(job: Job, templates: Path = TEMPLATES) -> dict[str, str]:
+    """File name -> text of this job's bundle; RenderError names template and line."""
+    environment = _environment(templates)
+    context = _context(job)
+    return {name: _render_file(environment, name, context) for name in FILES}
+
+
+def write(files: Mapping[str, str], directory: Path) -> Bundle:
+    """Write a rendered bundle."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return Bundle(directory, bundle_sha256(files))
+
+
+def bundle_sha256(files: Mapping[str, str]) -> str:
+    """The content hash of a bundle: names and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{files[name]}\0".encode())
+    return digest.hexdigest()
+
+
+def check(files: Mapping[str, str]) -> None:
+    """Load the bundle as CL2 would and parse every query; RenderError names file, line and fix.
+
+    A query that does not parse costs CL2 fifteen minutes of retries, a broken file a cluster.
+    """
+    with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
+        bundle = write(files, Path(directory))
+        test = load_test(bundle.test_config)
+        for step in test.steps:
+            for call in step.measurements:
+                if call.method == "GenericPrometheusQuery" and call.action == "start":
+                    where = f"{TEST_CONFIG}:{call.line}: {call.identifier}"
+                    for query in prometheus_queries(call).queries:
+                        check_query(query.query, f"{where}/{query.name}")
+
+
+@functools.cache
+def check_query(query: str, where: str) -> None:
+    """RenderError when Prometheus could not parse the query; `%v` stands for CL2's window."""
+    import promql_parser
+
+    try:
+        promql_parser.parse(query.replace("%v", "600s"))
+    except ValueError as error:
+        raise RenderError(
+            f"{where}: {str(error).strip()}: {query}", hint="correct the query in templates/"
+        ) from error
+
+
+@functools.cache
+def _environment(templates: Path) -> "Environment":
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        undefined=jinja2.StrictUndefined,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<%=",
+        variable_end_string="%>",
+        comment_start_string="<%#",
+        comment_end_string="%>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # YAML, not HTML: the `yaml` filter quotes
+    )
+    environment.filters["yaml"] = _yaml
+    return environment
+
+
+def _yaml(value: Any) -> str:
+    """A value as JSON, which YAML contains: quoted so that it cannot add structure."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, list | tuple):
+        value = [asdict(x) if is_dataclass(x) and not isinstance(x, type) else x for x in value]
+    if isinstance(value, float) and value == int(value):
+        value = int(value)
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and '"' in value and value.isprintable():
+        # A query reads better in single quotes; printable text has no other escape in them.
+        text = "'" + value.replace("'", "''") + "'"
+    if "{{" in text:
+        raise ConfigError(
+            f"{text} carries '{{{{', which ClusterLoader2 would read as a template",
+            hint="leave '{{' out of configuration values",
+        )
+    return text
+
+
+def _context(job: Job) -> dict[str, Any]:
+    """The names that templates may use."""
+    containerd = job.cluster.containerd_version
+    room_s = scrape_room_s(job)
+    return {
+        "deployments": job.deployments,
+        "replicas": job.replicas,
+        "qps": job.qps,
+        "nodes": job.nodes,
+        "cache": job.cache,
+        "image": job.image,
+        "cluster": job.cluster,
+        "pod_startup_threshold": units.format_duration(job.pod_startup_threshold_s),
+        "wait_timeout": units.format_duration(job.wait_timeout_s),
+        "metrics_wait": units.format_duration(job.metrics_wait_s or room_s),
+        "containerd_scrape_interval": units.format_duration(job.containerd_scrape_interval_s),
+        "scrape_room": units.format_duration(room_s),
+        "pulls_expected": job.cache == "cold",
+        "nodes_matcher": f'node=~"{job.cluster.node_prefix.replace(".", "[.]")}.+"',
+        "prometheus_node_selector": "".join(
+            f"{key}: {json.dumps(value)}\n"
+            for key, value in sorted(job.cluster.prometheus_node_selector.items())
+        ),
+        "metrics": {
+            "kubelet_image_pull": exporters.KUBELET_IMAGE_PULL,
+            "kubelet_runtime_operations": exporters.KUBELET_RUNTIME_OPERATIONS,
+            "kubelet_runtime_operations_errors": exporters.KUBELET_RUNTIME_OPERATIONS_ERRORS,
+            "containerd_throughput": exporters.throughput_metric(containerd),
+            "containerd_pulls": exporters.pulls_metric(containerd),
+            "network_plugin": exporters.NETWORK_PLUGIN,
+        },
+    }
+
+
+def _render_file(environment: "Environment", name: str, context: Mapping[str, Any]) -> str:
+    import jinja2
+
+    try:
+        return environment.get_template(name).render(context)
+    except jinja2.UndefinedError as error:
+        raise RenderError(
+            f"{_place(error, name)} uses a name that a Job does not have: {error.message}",
+            hint=_suggestion(str(error.message), context),
+        ) from error
+    except jinja2.TemplateSyntaxError as error:
+        raise RenderError(
+            f"templates/{error.name or name}:{error.lineno}: {error.message}",
+            hint="Jinja2 here writes <%= value %>, <% block %> and <%# comment %>",
+        ) from error
+    except jinja2.TemplateNotFound as error:
+        raise RenderError(
+            f"templates/{error.name} is missing", hint="restore it, or correct the include"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise RenderError(f"{_place(error, name)}: {error}", hint="correct the template") from error
+
+
+def _place(error: Exception, name: str) -> str:
+    """Template and line where the error came from: the deepest frame that is one of ours."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.suffix in (".yaml", ".jinja"):
+            return f"templates/{path.name}:{frame.lineno}"
+    return f"templates/{name}"
+
+
+def _suggestion(message: str, context: Mapping[str, Any]) -> str:
+    named = re.search(r"'([^']+)' is undefined|has no attribute '([^']+)'", message)
+    wrong = (named[1] or named[2]) if named else ""
+    names = set(context) | set(context["metrics"])
+    names |= set(vars(context["image"])) | set(vars(context["cluster"]))
+    close = get_close_matches(wrong, sorted(names), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"names: {', '.join(sorted(context))}"

@@ -1,0 +1,49 @@
+"""What a trial's files say: pulls, measurements and a verdict, one code path for every engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgpull import cl2
+from imgpull.engines import Outcome, Subject
+from imgpull.results.measure import measurements
+from imgpull.results.pull_rows import pull_rows, read_events, read_pods, read_rates, write_pulls
+from imgpull.results.record import write_measurements
+from imgpull.results.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a finished trial is worth."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    slo: str
+
+
+def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
+    """Read what an engine left, write pulls.csv and measurements.csv, and judge.
+
+    ReportError when a file has a shape that this version does not know.
+    """
+    report = cl2.read_report(directory / "report")
+    pods = read_pods(directory / "pods.csv")
+    rows = pull_rows(
+        read_events(directory / "events.jsonl"),
+        pods,
+        read_rates(directory / "series.csv"),
+        started_at=outcome.started_at,
+        digest=subject.image_digest,
+        wanted=subject.image_reference,
+        namespaces=_namespaces(report),
+    )
+    write_pulls(directory / "pulls.csv", rows)
+    found = measurements(subject, report, rows, pods)
+    write_measurements(directory, found)
+    verdict: Verdict = judge(subject, report, rows, pods, found)
+    return Assessment(verdict.verdict, tuple(verdict.reasons), verdict.slo)
+
+
+def _namespaces(report: cl2.Report) -> str | None:
+    """The start of the test's own namespaces, where the report names it."""
+    prefix = ((report.generated or {}).get("namespace") or {}).get("prefix")
+    return f"{prefix}-" if prefix else None

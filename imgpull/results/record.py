@@ -1,0 +1,156 @@
+"""`job.json` and `measurements.csv`: the truth of one trial, written once and read by all.
+
+Hides the two file formats. `job.json` is written last, by rename, so its presence means the trial
+is over. Format history: schema 1 (0.1.0) is the first.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from imgpull.errors import ReportError
+
+SCHEMA = 1
+VERDICTS = ("valid", "degraded", "invalid", "failed")
+COUNTED = ("valid", "degraded")  # verdicts whose numbers enter comparisons
+SLO = ("met", "missed", "unknown")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number; units are s, bytes, bytes/s and 1. `subject` is a node, or empty for all.
+
+    A quantile of a histogram comes with rows `n` and `<statistic>_bucket_width` beside it.
+    """
+
+    measurement: str
+    statistic: str
+    subject: str
+    value: float
+    unit: str
+    source: str
+
+
+MEASUREMENT_COLUMNS = tuple(field.name for field in fields(Measurement))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no numbers: an exception, or CL2's own words."""
+
+    type: str
+    message: str
+    hint: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What `job.json` holds: design 4.2. Times of the trial's files count from `started_at`."""
+
+    cell_id: str
+    trial_id: str
+    attempt: int
+    trial: int
+    block: int
+    position: int
+    name: str  # what differs, short: "r5 q10"
+    factors: Mapping[str, Any]  # factor -> level; None is unknown
+    engine: str
+    measured_by: str
+    started_at: str | None  # RFC 3339; the simulator's clock begins at a fixed date
+    wall_s: float
+    virtual_s: float | None  # None where time was real
+    verdict: str
+    reasons: tuple[str, ...]
+    slo: str
+    error: Failure | None
+    fingerprint: Mapping[str, Any]
+    versions: Mapping[str, str]
+    digests: Mapping[str, str | None]
+    seed: int
+    bundle_sha256: str | None
+    config_sha256: str
+    git: Mapping[str, Any]
+    host: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def counts(self) -> bool:
+        """Whether this trial's numbers enter comparisons."""
+        return self.verdict in COUNTED
+
+
+def write_record(directory: Path, record: JobRecord) -> None:
+    """Write `job.json` whole or not at all."""
+    temporary = directory / "job.json.tmp"
+    temporary.write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n", "utf-8")
+    temporary.replace(directory / "job.json")
+
+
+def read_record(directory: Path) -> JobRecord:
+    """The record of a finished trial; ReportError when there is none that this version can read."""
+    path = directory / "job.json"
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ReportError(
+            f"{directory} holds no job.json: it is no finished trial", hint="name a job's directory"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ReportError(f"{path}: not JSON ({error})", hint="restore the file") from error
+    if raw.get("schema") != SCHEMA:
+        raise ReportError(
+            f"{path}: schema {raw.get('schema')}, this version reads {SCHEMA}",
+            hint="use the imgpull that wrote it, or a newer one",
+        )
+    known = {item.name for item in fields(JobRecord)}
+    values = {key: value for key, value in raw.items() if key in known}
+    values["reasons"], values["notes"] = tuple(raw["reasons"]), tuple(raw.get("notes", ()))
+    values["error"] = Failure(**raw["error"]) if raw["error"] else None
+    return JobRecord(**values)
+
+
+def write_measurements(directory: Path, rows: Iterable[Measurement]) -> None:
+    """Write `measurements.csv`, sorted, so that equal trials have equal files."""
+
+    def key(row: Measurement) -> tuple[str, ...]:
+        return row.measurement, row.subject, row.statistic, row.source
+
+    with (directory / "measurements.csv").open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(MEASUREMENT_COLUMNS)
+        for row in sorted(rows, key=key):
+            value = f"{row.value:.9g}"
+            out.writerow((row.measurement, row.statistic, row.subject, value, row.unit, row.source))
+
+
+def read_measurements(directory: Path) -> list[Measurement]:
+    """The rows of `measurements.csv`; none when the trial failed before it had any."""
+    path = directory / "measurements.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Measurement(
+                row["measurement"], row["statistic"], row["subject"],
+                float(row["value"]), row["unit"], row["source"],
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def job_directories(sweep_dir: Path) -> list[Path]:
+    """The finished trials of a sweep, further attempts included, in the order of their numbers."""
+    found = [path.parent for path in sweep_dir.glob("[0-9]*/job.json")]
+    found += [path.parent for path in sweep_dir.glob("[0-9]*/attempt-*/job.json")]
+
+    def numbers(path: Path) -> list[int]:
+        parts = path.relative_to(sweep_dir).parts
+        return [int(part.removeprefix("attempt-")) for part in parts]
+
+    return sorted(found, key=numbers)

@@ -1,0 +1,28 @@
+"""The Hydra entry point, nothing else: python run.py [-m] KEY=LEVEL[,LEVEL...] ..."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from imgpull.config import schema
+
+schema.register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """Run one trial of one cell; the sweeper calls this for every one of them."""
+    from imgpull.sweep import matrix
+
+    matrix.run_task(config)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemExit as end:
+        # Hydra ends with 1 when the request is wrong; a sweep of ours names its own status.
+        if type(end) is SystemExit and end.code == 1:
+            sys.exit(2)
+        raise
