@@ -275,6 +275,20 @@ def test_after_the_last_scrape_every_pull_is_counted_everywhere(
 
 @settings(max_examples=30, deadline=None)
 @given(pods=pulled_pods())
+def test_a_scrape_sees_what_had_happened_by_then(pods: Sequence[PodTrace]) -> None:
+    store = exporters_of(*pods, end_s=700)
+    for count, total_s in zip(
+        store.select(f"{PULLS}_count"), store.select(f"{PULLS}_sum"), strict=True
+    ):
+        mine = [one for one in pods if one.node == count.labels["node"]]
+        for at_s, n, sum_s in zip(count.times_s, count.values, total_s.values, strict=True):
+            done = [one.pulled_s - one.pulling_s for one in mine if one.pulled_s <= at_s]
+            assert n == len(done) > 0
+            assert sum_s == pytest.approx(sum(done))
+
+
+@settings(max_examples=30, deadline=None)
+@given(pods=pulled_pods())
 def test_buckets_grow_with_le_and_nothing_ever_falls(pods: Sequence[PodTrace]) -> None:
     store = exporters_of(*pods, end_s=700)
     for name in sorted(exporters.known_metrics("2.1.9")):

@@ -18,7 +18,7 @@ import yaml
 
 from imgpull import cl2, units
 from imgpull.config import job as jobs
-from imgpull.engines import Outcome, Say, Subject
+from imgpull.engines.door import Outcome, Say, Subject
 from imgpull.errors import ConfigError, ReportError
 from imgpull.render import Bundle
 

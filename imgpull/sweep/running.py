@@ -169,14 +169,30 @@ def _print_end(
     if status == INTERRUPTED:
         left = len(sweep.plan) - len(sweep.records)
         tell(f"interrupted: {left} of {len(sweep.plan)} trials not done; add resume=auto")
-    try:
-        view = sweep.tracker.view(sweep.parent)
-    except TrackingError:
-        view = None
-    if view is not None:
-        tell(f"MLflow:   {view.command}")
-        tell(f"charts:   {view.chart_url}")
+    for line in view_lines(sweep.tracker, sweep.parent):
+        tell(line)
     tell(f"summary:  {summary or sweep.directory}")
+
+
+def verdict_counts(records: Sequence[JobRecord]) -> dict[str, int]:
+    """MLflow's metrics of a sweep: how many cells, trials, and trials of each verdict."""
+    return {
+        "cells/total": len({record.cell_id for record in records}),
+        "trials/total": len(records),
+        **{f"trials/{v}": sum(record.verdict == v for record in records) for v in VERDICTS},
+    }
+
+
+def view_lines(tracker: Tracker, parent: str | None) -> list[str]:
+    """Where MLflow shows a sweep: the command and the filtered chart URL."""
+    try:
+        view = tracker.view(parent)
+    except TrackingError:
+        return []
+    if view is None:
+        return []
+    command = [f"MLflow:   {view.command}"] if view.command else []
+    return [*command, f"charts:   {view.chart_url}"]
 
 
 def open_tracker(settings: schema.Tracking) -> tuple[Tracker, str | None]:

@@ -192,10 +192,14 @@ def _metrics(
     # Apart from the valid ones, so that no chart of the UI shows both.
     prefix = "" if record.counts else f"{record.verdict}/"
     whole = {}
+    quantities = {row.measurement: row.unit for row in measurements if row.unit != "1"}
     for row in measurements:
         if row.subject:
             continue  # a node's number would be a metric name of its own for each node
-        suffix, divisor = _UNITS[row.unit]
+        suffix, divisor = _UNITS.get(row.unit, ("", 1.0))
+        if row.statistic == "n":
+            # Beside its quantity: the UI groups by the part before the slash.
+            suffix = _UNITS.get(quantities.get(row.measurement, "1"), ("", 1.0))[0]
         name = safe_name(f"{prefix}{row.measurement}{suffix}/{row.statistic}")
         if math.isfinite(row.value):
             whole[name] = row.value / divisor

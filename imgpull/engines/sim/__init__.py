@@ -15,7 +15,7 @@ import yaml
 from imgpull import __version__, cl2, exporters, units
 from imgpull.config import schema
 from imgpull.config.job import Job
-from imgpull.engines import Outcome, Say, subject_of
+from imgpull.engines.door import Outcome, Say, subject_of
 from imgpull.engines.sim.gathered import EPOCH
 from imgpull.engines.sim.interpreter import Interpreter, pod_template
 from imgpull.errors import ConfigError, RenderError
