@@ -104,7 +104,7 @@ def test_metrics_are_named_by_quantity_and_unit_and_scaled_to_it(sweep: Path) ->
     )
     assert read_trial(job).metrics == [
         ("data_gib/total", 0.5, 0),
-        ("image_pull/n", 10.0, 0),
+        ("image_pull_s/n", 10.0, 0),
         ("image_pull_s/p50", 180.0, 0),
         ("node_throughput_mib_s/p50", 80.0, 0),
         ("pod_startup_s/p99", 200.0, 0),

@@ -19,34 +19,34 @@ __all__ = ["draw_plots", "notes", "print_table", "read_sweep", "write_summary"]
 
 def read_sweep(sweep_dir: Path) -> pd.DataFrame:
     """One row per attempt of a trial, in the order of job numbers."""
-    from imgpull.analysis import summary
+    from imgpull.analysis.summary import read_sweep as read
 
-    return summary.read_sweep(sweep_dir)
+    return read(sweep_dir)
 
 
 def write_summary(sweep_dir: Path) -> Path:
     """Write `summary.csv` into the sweep's directory; two equal sweeps have equal files."""
-    from imgpull.analysis import summary
+    from imgpull.analysis.summary import write_summary as write
 
-    return summary.write_summary(sweep_dir)
+    return write(sweep_dir)
 
 
 def print_table(frame: pd.DataFrame, console: Console) -> None:
     """Print one line per cell, what differs first."""
-    from imgpull.analysis import table
+    from imgpull.analysis.table import print_table as show
 
-    table.print_table(frame, console)
+    show(frame, console)
 
 
 def notes(frame: pd.DataFrame, *, asked: Mapping[str, object]) -> list[str]:
     """What the numbers do and do not show, in sentences; `asked` is the sweep's configuration."""
-    from imgpull.analysis import findings
+    from imgpull.analysis.findings import notes as find
 
-    return findings.notes(frame, asked=asked)
+    return find(frame, asked=asked)
 
 
 def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
     """Draw `plots/*.png`; ReportError when cells that differ in engine would share an axis."""
-    from imgpull.analysis import plots
+    from imgpull.analysis.plots import draw_plots as draw
 
-    return plots.draw_plots(sweep_dir, frame)
+    return draw(sweep_dir, frame)

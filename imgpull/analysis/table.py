@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# Header, column of a cell; {top} is "max" or "p99", by the count in the third place.
+# Header, column of a cell, column with the count behind its quantile: {top} is "max" or "p99".
 _COLUMNS = (
     ("startup\np50 s", "pod_startup_p50_s", ""),
     ("startup\n{top} s", "pod_startup_p99_s", "pods"),
@@ -35,13 +35,17 @@ _COLUMNS = (
     ("data\nGiB", "data_total_gib", ""),
     ("cold\n%", "cold_share", ""),
 )
+_ALWAYS = 4  # of these columns, even on a terminal too narrow for all
+_GAP = 2
 _STYLES = {"failed": "red", "invalid": "red", "degraded": "yellow"}
 
 
 def print_table(frame: pd.DataFrame, console: "Console") -> None:
-    """Print one line per cell: medians over its trials, and "-" where nothing is known."""
+    """Print one line per cell: medians over its trials, and "-" where nothing is known.
+
+    A terminal too narrow loses columns from the right, never digits; a file has no width.
+    """
     from rich.box import SIMPLE_HEAD
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -49,23 +53,44 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
         console.print("no trial has finished: there is nothing to compare", highlight=False)
         return
     by_cell, keys = cells(frame), varied(frame)
+    rows = [cell for _, cell in by_cell.iterrows()]
+    named = [(short(key, keys), [level_text(cell[key]) for cell in rows]) for key in keys]
+    named = named or [("cell", [cell_text(cell, []) for cell in rows])]
+    columns = [(f"\n{name}", texts) for name, texts in named] + [
+        (_header(by_cell, header, count), [_number(cell, column) for cell in rows])
+        for header, column, count in _COLUMNS
+    ]
+    verdicts = [_verdict(cell) for cell in rows]
+    folded = ("verdict", [word for verdict in verdicts for word in verdict.plain.split()])
+    hidden: list[str] = []
+    while console.is_terminal and _width([*columns, folded]) > console.width:
+        if len(columns) == len(named) + _ALWAYS:
+            break
+        hidden.insert(0, columns.pop()[0].replace("\n", " "))
+    natural = _width([*columns, ("verdict", [verdict.plain for verdict in verdicts])])
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for key in keys or ["cell"]:
-        table.add_column(f"\n{short(key, keys)}", justify="right", overflow="fold")
-    for header, _, count in _COLUMNS:
-        top = top_quantile(_counts(by_cell, count)) if count else ""
-        table.add_column(header.format(top=top), justify="right", no_wrap=True)
-    table.add_column("\nverdict")
-    for _, cell in by_cell.iterrows():
-        levels = [level_text(cell[key]) for key in keys] or [cell_text(cell, [])]
-        numbers = [_number(cell, column) for _, column, _ in _COLUMNS]
-        table.add_row(*map(Text, (*levels, *numbers)), _verdict(cell))
-    # A log file has no width: there a long line is easier to read than a folded one.
-    natural = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     table.width = min(natural, console.width) if console.is_terminal else natural
+    for header, _ in columns:
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("\nverdict")
+    for row, verdict in enumerate(verdicts):
+        table.add_row(*(Text(texts[row]) for _, texts in columns), verdict)
     console.print(table, crop=False)
-    for line in _caption(frame, by_cell):
+    for line in _caption(frame, by_cell, hidden):
         console.print(Text(line, style="dim"))
+
+
+def _width(columns: list[tuple[str, list[str]]]) -> int:
+    """Characters of a line that folds nothing."""
+    widths = [
+        max(len(line) for text in (header, *texts) for line in text.split("\n"))
+        for header, texts in columns
+    ]
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _header(by_cell: pd.DataFrame, header: str, count: str) -> str:
+    return header.format(top=top_quantile(_counts(by_cell, count)) if count else "")
 
 
 def _counts(by_cell: pd.DataFrame, column: str) -> "pd.Series[Any]":
@@ -91,7 +116,7 @@ def _verdict(cell: "pd.Series[Any]") -> "Text":
     return Text(words + "*" * bool(cell["slo_missed"]), style=style)
 
 
-def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame) -> list[str]:
+def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame, hidden: list[str]) -> list[str]:
     shared = constants(frame)
     lines = [f"{shared}; {engine_text(frame)}" if shared else engine_text(frame)]
     counts = [_counts(by_cell, count) for _, _, count in _COLUMNS if count]
@@ -101,4 +126,6 @@ def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame) -> list[str]:
         lines.append("numbers are medians over the trials that count")
     if by_cell["slo_missed"].any():
         lines.append("* slo missed: pod startup over its threshold, a result and no fault")
+    if hidden:
+        lines.append(f"too narrow here for {', '.join(hidden)}: see summary.csv")
     return lines

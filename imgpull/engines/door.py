@@ -1,0 +1,124 @@
+"""The engine's door: a bundle goes in, a directory of files comes out.
+
+Hides what runs a bundle. Nothing above may ask which engine ran: what an engine knows about its
+trial it says in a Subject, what it did in an Outcome, and everything measured is in the files.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from imgpull.config import job as jobs
+from imgpull.config.job import Job
+from imgpull.render import Bundle
+
+# Managed disks burst: Ddsv5 VMs from 145 to 1200 MB/s uncached (Azure docs, Ddsv5-series).
+_BURST = 10
+
+# Told the step that an engine is at, for the progress line.
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a trial is about, as far as it is known: None is unknown, never a default."""
+
+    cell_id: str
+    factors: Mapping[str, Any]
+    deployments: int | None = None
+    replicas: int | None = None
+    nodes: int | None = None
+    cache: str | None = None
+    image_reference: str | None = None
+    image_digest: str | None = None
+    layers: tuple[tuple[int, int], ...] = ()  # (compressed, unpacked) bytes
+    nic_mbit_s: float | None = None
+    disk_ceiling_mb_s: float | None = None  # no write is faster, burst included
+    wait_timeout_s: float | None = None
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pods(self) -> int | None:
+        """How many pods were asked for."""
+        if self.deployments is None or self.replicas is None:
+            return None
+        return self.deployments * self.replicas
+
+    @property
+    def compressed_bytes(self) -> int | None:
+        """What a cold pull moves over the network."""
+        return sum(compressed for compressed, _ in self.layers) if self.layers else None
+
+    @property
+    def unpacked_bytes(self) -> int | None:
+        """What a cold pull writes into the snapshotter."""
+        return sum(unpacked for _, unpacked in self.layers) if self.layers else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an engine did. `started_at` is what the files' seconds count from."""
+
+    measured_by: str
+    started_at: datetime | None
+    virtual_s: float | None = None  # None where time was real
+    versions: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str | None] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Runs one rendered bundle and leaves the files of docs/design.md 4.2.
+
+    `renders` is False where no bundle is run (a recorded report). Whatever `run` creates outside
+    `out` it removes, on Ctrl-C too.
+    """
+
+    subject: Subject
+    renders: bool
+
+    def check(self) -> None:
+        """Raise EngineUnavailable or ConfigError, with the fix, if this engine cannot run here."""
+
+    def validate(self, bundle: Bundle) -> None:
+        """Raise RenderError if this engine could not run the bundle."""
+
+    def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
+        """Run once, leaving report/, events.jsonl, pods.csv, series.csv in `out`.
+
+        Raises EngineFailed, with the log's tail, if it breaks.
+        """
+
+
+def subject_of(job: Job, **measured: Any) -> Subject:
+    """The subject of a job that runs as configured; `measured` adds to the fingerprint."""
+    cluster, node = job.cluster, job.cluster.node
+    return Subject(
+        cell_id=jobs.cell_id(job),
+        factors=jobs.factors(job),
+        deployments=job.deployments,
+        replicas=job.replicas,
+        nodes=job.nodes,
+        cache=job.cache,
+        image_reference=job.image.pinned_reference,
+        image_digest=job.image.digest,
+        layers=tuple((x.compressed_bytes, x.unpacked_bytes) for x in job.image.layers),
+        nic_mbit_s=node.nic_mbit_s,
+        disk_ceiling_mb_s=node.disk_write_mb_s * (1 if "ephemeral" in node.os_disk else _BURST),
+        wait_timeout_s=job.wait_timeout_s,
+        fingerprint={
+            "engine": job.engine.kind,
+            "vm_size": node.vm_size,
+            "disk": node.os_disk,
+            "kubernetes": ".".join(cluster.kubernetes_version.split(".")[:2]),
+            "containerd": cluster.containerd_version,
+            "registry": cluster.registry.sku,
+            "region": cluster.region,
+            "image_layers": jobs.content_id(
+                {str(i): (x.compressed_bytes, x.unpacked_bytes, x.compression)
+                 for i, x in enumerate(job.image.layers)}
+            ),
+            **measured,
+        },
+    )  # fmt: skip
