@@ -13,9 +13,9 @@ schema.register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Run one trial of one cell; the sweeper calls this for every one of them."""
-    from imgpull.sweep import matrix
+    from imgpull.sweep import command
 
-    matrix.run_task(config)
+    command.run_task(config)
 
 
 if __name__ == "__main__":

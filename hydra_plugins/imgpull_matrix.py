@@ -46,9 +46,9 @@ class MatrixSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the matrix; ends by raising SystemExit with the sweep's exit status."""
-        from imgpull.sweep import matrix
+        from imgpull.sweep import command
 
-        matrix.run(
+        command.run(
             launcher=self.launcher,
             loader=self.hydra_context.config_loader,
             config=self.config,

@@ -19,10 +19,6 @@ app = typer.Typer(
     help="What to do after a sweep. A sweep itself: python run.py --help",
 )
 
-Directory = Annotated[
-    Path, typer.Argument(help="A sweep's directory under multirun/, or one trial's.")
-]
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -40,26 +36,30 @@ def root(
 
 
 @app.command()
-def report(directory: Directory) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(help="A sweep's directory under multirun/.")],
+) -> None:
     """Write summary.csv and the plots again, and print the table, from the directories alone."""
     from rich.console import Console
 
-    from imgpull import analysis
+    from imgpull.results.record import job_directories
+    from imgpull.sweep.ending import conclude
 
-    _require_sweep(directory)
-    summary = analysis.write_summary(directory)
-    frame = analysis.read_sweep(directory)
-    console = Console(highlight=False)
-    analysis.print_table(frame, console)
-    for line in analysis.notes(frame, asked={}):
-        console.print(f"- {line}", soft_wrap=True, markup=False)
-    analysis.draw_plots(directory, frame)
-    typer.echo(f"summary:  {summary}")
+    if not job_directories(directory):
+        raise ReportError(
+            f"{directory} holds no finished trial", hint="name a sweep's directory under multirun/"
+        )
+    end = conclude(directory, Console(highlight=False))
+    for warning in end.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"summary:  {end.summary or directory}")
 
 
 @app.command()
 def log(
-    directory: Directory,
+    directory: Annotated[
+        Path, typer.Argument(help="A sweep's directory under multirun/, or one trial's.")
+    ],
     uri: Annotated[
         str | None, typer.Option(help="An MLflow server; without it mlflow.db beside run.py.")
     ] = None,
@@ -90,15 +90,6 @@ def reproduce(
         typer.echo(line)
     if not same:
         raise typer.Exit(1)
-
-
-def _require_sweep(directory: Path) -> None:
-    from imgpull.results.record import job_directories
-
-    if not directory.is_dir() or not job_directories(directory):
-        raise ReportError(
-            f"{directory} holds no finished trial", hint="name a sweep's directory under multirun/"
-        )
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ class ImgpullError(Exception):
     """Something a user can act on: `message` says what happened, `hint` the one thing to do."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint)
+        # One argument: pickle calls the class with `args`, then restores the attributes.
+        super().__init__(message)
         self.message = message
         self.hint = hint
 

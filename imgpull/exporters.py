@@ -33,7 +33,9 @@ _IMAGE_SIZE_CLASSES = (
 
 
 def image_size_class(size_bytes: int) -> str:
-    """kubelet's value of the label `image_size_in_bytes` for an image of this size."""
+    """kubelet's value of the label `image_size_in_bytes`; 0 is a size that it could not look up."""
+    if size_bytes == 0:
+        return "N/A"
     mebibytes = size_bytes / 1024**2
     return next((name for upper, name in _IMAGE_SIZE_CLASSES if mebibytes <= upper), "GT100GB")
 
@@ -49,12 +51,13 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def image_metric_prefix(containerd_version: str) -> str | None:
-    """Prefix of containerd's image pull metrics, or None where it has none (before 1.7).
+    """Prefix of containerd's image pull metrics, or None where it has none (before 1.7.14).
 
-    Seen live on 1.6.20 (none), 1.7.24, 2.1.9 and 2.4.0-beta.
+    Seen live on 1.6.20 (none), 1.7.24, 2.1.9 and 2.4.0-beta. 1.7.0 to 1.7.13 made a throughput
+    histogram that they never registered (containerd commit 711cebd48).
     """
     version = version_tuple(containerd_version)
-    if version < (1, 7):
+    if version < (1, 7, 14):
         return None
     return "containerd_cri_" if version < (2,) else "containerd_cri_sandboxed_"
 

@@ -1,7 +1,7 @@
-"""The steps of one job, in order: render, run, assess, record, track.
+"""The steps of one job, in order: write its bundle, run it, assess, record.
 
-Hides that a trial may fail at any of them: whatever breaks is caught here, written into job.json
-and logged, and the sweep goes on. The directory is the record; MLflow being away loses nothing.
+Hides that a trial may fail at any of them: whatever breaks is caught here and written into
+job.json, and the sweep goes on.
 """
 
 import functools
@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +24,13 @@ from imgpull import __version__, engines, render, results
 from imgpull.config import job as jobs
 from imgpull.config.job import Job
 from imgpull.engines import Engine, Outcome, Say
-from imgpull.errors import ImgpullError
+from imgpull.errors import ImgpullError, ReportError
 from imgpull.results.record import Failure, JobRecord, write_record
 
 RESOLVED = "config.resolved.yaml"
+# libyaml's are ten times faster; it is missing on few machines.
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PACKAGES = (
     "hydra-core", "omegaconf", "jinja2", "promql-parser", "numpy", "pandas", "mlflow", "kubernetes",
 )  # fmt: skip
@@ -38,43 +41,66 @@ class Place:
     """Where a trial stands in its sweep, and the directory that will hold it."""
 
     directory: Path
-    name: str
+    name: str  # what differs from the other cells, short: "r5 q10"
+    cell_id: str
+    factors: Mapping[str, Any]
     block: int = 1
     position: int = 1
     attempt: int = 1
-    swept: Mapping[str, Any] = field(default_factory=dict)  # swept keys that are no standing factor
 
 
-def run_job(values: Mapping[str, Any], place: Place, say: Say) -> JobRecord:
-    """Run one trial of a resolved configuration and leave its complete directory."""
+def trial_id(cell_id: str, trial: int) -> str:
+    """The name of one execution of a cell, however often it is attempted."""
+    return f"{cell_id}-t{trial}"
+
+
+def run_job(
+    job: Job, values: Mapping[str, Any], files: Mapping[str, str] | None, place: Place, say: Say
+) -> JobRecord:
+    """Run one trial of a job and leave its complete directory.
+
+    `values` is the configuration that the job came from, `files` its rendered bundle. Raises only
+    what keeps the record itself from being written, such as a full disk.
+    """
     begun = time.perf_counter()
     place.directory.mkdir(parents=True, exist_ok=True)
-    resolved = write_resolved(values, place.directory)
-    job = jobs.job_from(values)
-    engine = engines.build(job)
+    resolved = _write_resolved(values, place.directory)
     attempt = _Attempt()
     with (place.directory / "run.log").open("a", encoding="utf-8") as log:
         try:
-            _run(job, engine, place, attempt, _logged(log, say))
+            _run(job, files, place, attempt, _logged(log, say))
         except Exception as error:  # one bug must not cost the night's sweep
             attempt.fail(error)
             log.write(attempt.error.traceback if attempt.error else "")
-    record = _record(job, engine, place, attempt, resolved, time.perf_counter() - begun)
+    record = _record(job, place, attempt, resolved, time.perf_counter() - begun)
     write_record(place.directory, record)
     return record
 
 
-def write_resolved(values: Mapping[str, Any], directory: Path) -> str:
+def _write_resolved(values: Mapping[str, Any], directory: Path) -> str:
     """Keep the resolved configuration (Hydra's own snapshot is not); returns its text."""
-    text = yaml.safe_dump(dict(values), sort_keys=True, allow_unicode=True)
+    text: str = yaml.dump(dict(values), Dumper=_YAML_DUMPER, sort_keys=True, allow_unicode=True)
     (directory / RESOLVED).write_text(text, encoding="utf-8")
     return text
+
+
+def read_resolved(directory: Path) -> dict[str, Any]:
+    """The configuration that a trial ran with; ReportError when it cannot be read."""
+    path = directory / RESOLVED
+    try:
+        values = yaml.load(path.read_text("utf-8"), Loader=_YAML_LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ReportError(f"{path} cannot be read: {error}", hint="restore the file") from error
+    if not isinstance(values, dict):
+        raise ReportError(f"{path} holds no configuration", hint="restore the file")
+    return values
 
 
 @dataclass
 class _Attempt:
     """What is known of a trial while it runs, and still when it breaks."""
 
+    engine: Engine | None = None
     bundle_sha256: str | None = None
     outcome: Outcome | None = None
     verdict: str = "failed"
@@ -95,11 +121,14 @@ class _Attempt:
         )
 
 
-def _run(job: Job, engine: Engine, place: Place, attempt: _Attempt, say: Say) -> None:
+def _run(
+    job: Job, files: Mapping[str, str] | None, place: Place, attempt: _Attempt, say: Say
+) -> None:
+    say("starting")
+    engine = attempt.engine = engines.build(job)
     bundle = None
-    if engine.renders:
-        say("rendering")
-        bundle = render.write(render.render(job), place.directory / "bundle")
+    if files is not None:
+        bundle = render.write(files, place.directory / "bundle")
         attempt.bundle_sha256 = bundle.sha256
     attempt.outcome = engine.run(bundle, place.directory, say)
     say("reading the report")
@@ -117,21 +146,19 @@ def _logged(log: TextIO, say: Say) -> Say:
     return both
 
 
-def _record(
-    job: Job, engine: Engine, place: Place, attempt: _Attempt, resolved: str, wall_s: float
-) -> JobRecord:
-    outcome = attempt.outcome
-    subject = engine.subject
+def _record(job: Job, place: Place, attempt: _Attempt, resolved: str, wall_s: float) -> JobRecord:
+    engine, outcome = attempt.engine, attempt.outcome
+    subject = engine.subject if engine else None
     started_at = outcome.started_at if outcome else None
     return JobRecord(
-        cell_id=subject.cell_id,
-        trial_id=f"{subject.cell_id}-t{job.trial}",
+        cell_id=place.cell_id,
+        trial_id=trial_id(place.cell_id, job.trial),
         attempt=place.attempt,
         trial=job.trial,
         block=place.block,
         position=place.position,
         name=place.name,
-        factors={**subject.factors, **place.swept},
+        factors=dict(place.factors),
         engine=job.engine.kind,
         measured_by=outcome.measured_by if outcome else "nothing: the trial failed",
         started_at=started_at.isoformat() if started_at else None,
@@ -141,15 +168,18 @@ def _record(
         reasons=attempt.reasons,
         slo=attempt.slo,
         error=attempt.error,
-        fingerprint=subject.fingerprint,
+        fingerprint=subject.fingerprint if subject else {},
         versions={**package_versions(), **(outcome.versions if outcome else {})},
-        digests={"image": subject.image_digest, **(outcome.digests if outcome else {})},
+        digests={
+            "image": subject.image_digest if subject else None,
+            **(outcome.digests if outcome else {}),
+        },
         seed=job.seed,
         bundle_sha256=attempt.bundle_sha256,
         config_sha256=hashlib.sha256(resolved.encode()).hexdigest(),
         git=git_state(),
         host={"name": platform.node(), "system": platform.platform()},
-        notes=jobs.notes(job) if engine.renders else (),
+        notes=jobs.notes(job) if engine and engine.renders else (),
     )
 
 

@@ -81,7 +81,11 @@ _REFUSED = re.compile(
     r'|Container image "([^"]+)" is not present with pull policy of Never)',
     re.DOTALL,
 )
-_ERROR = re.compile(r"Error: (\w+)")
+# The waiting reasons that a pull ends in; others (CreateContainerError) are not about pulls.
+_ERROR = re.compile(
+    r"Error: (ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|ImageInspectError"
+    r"|RegistryUnavailable|SignatureValidationFailed)"
+)
 
 
 def parse_message(reason: str, message: str) -> Message | None:
@@ -107,9 +111,11 @@ def _parse_pulled(text: str) -> Message | None:
     if match is None:
         return None
     pull, total, size = match[2], match[3], match[4]
+    if total is None:
+        # Before 1.27 the one figure included the queue: how much of it was waiting is unknown.
+        pull, total = None, pull
     try:
         pull_s = units.parse_duration(pull) if pull else None
-        # Before 1.27 the one figure included the queue: how much of it was waiting is unknown.
         total_s = units.parse_duration(total) if total else None
     except ValueError:
         return None
@@ -125,7 +131,9 @@ def _parse_pulled(text: str) -> Message | None:
 
 def _parse_failed(text: str) -> Message | None:
     if match := _FAILED.fullmatch(text):
-        return Message("failed", match[1], failure=classify_failure(match[2]), text=match[2])
+        return Message(
+            "failed", match[1], failure=classify_failure(match[2], match[1]), text=match[2]
+        )
     if match := _ERROR.fullmatch(text):
         return Message("error", text=match[1])
     return None
@@ -134,26 +142,30 @@ def _parse_failed(text: str) -> Message | None:
 # First match wins: the most specific cause stands before the general one.
 _FAILURE_WORDS = (
     ("qps_exceeded", r"pull QPS exceeded"),
-    ("throttled", r"429|toomanyrequests|too many requests|throttl"),
+    ("throttled", r"\b429\b|toomanyrequests|too many requests|throttl"),
     ("disk_full", r"no space left on device|disk quota exceeded"),
     ("auth", r"\b401\b|\b403\b|unauthorized|forbidden|authorization failed|access denied|denied:"),
+    ("timeout", r"DeadlineExceeded|deadline exceeded|context canceled|timed out|\btimeout\b"),
     ("tls", r"x509|tls:|certificate|server gave HTTP response to HTTPS client"),
     ("not_found", r"\b404\b|NotFound|not found|manifest unknown|name unknown"),
-    ("unpack", r"failed to extract layer|failed to unpack|unexpected EOF.*extract|archive/tar"),
-    ("timeout", r"DeadlineExceeded|deadline exceeded|context canceled|i/o timeout|timed out"),
+    ("unpack", r"failed to extract layer|failed to unpack|archive/tar"),
     (
         "network",
-        r"connection re(?:set|fused)|no such host|unexpected EOF|\bEOF\b|broken pipe"
-        r"|network is unreachable|no route to host|\b50[0234]\b|dial tcp",
+        r"connection re(?:set|fused)|no such host|\bEOF\b|broken pipe|network is unreachable"
+        r"|no route to host|\b50[0234]\b|dial tcp",
     ),
 )
 _FAILURE_PATTERNS = tuple((word, re.compile(p, re.IGNORECASE)) for word, p in _FAILURE_WORDS)
+_NAMES = re.compile(r'"[^"]*"|https?://\S+')
 
 
-def classify_failure(error: str) -> str:
-    """One of FAILURES for kubelet's error text."""
-    # "failed to pull and unpack image" opens every pull error and says nothing about unpacking.
-    text = re.sub(r"failed to pull and unpack image", "", error)
+def classify_failure(error: str, image: str = "") -> str:
+    """One of FAILURES for kubelet's error text about this image."""
+    # What a registry or an image is called says nothing about why its pull failed.
+    registry = image.partition("/")[0]
+    for name in (image, registry if "." in registry else ""):
+        error = error.replace(name, "") if name else error
+    text = _NAMES.sub("", error)
     return next((word for word, pattern in _FAILURE_PATTERNS if pattern.search(text)), "other")
 
 

@@ -12,13 +12,15 @@ import re
 import tempfile
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgpull import exporters, units
-from imgpull.cl2 import load_test, prometheus_queries
+from imgpull.cl2 import load_test, object_manifest, prometheus_queries
+from imgpull.cl2.places import read_yaml
 from imgpull.config.job import Job, scrape_room_s
 from imgpull.errors import ConfigError, RenderError
 
@@ -69,20 +71,45 @@ def bundle_sha256(files: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def check(files: Mapping[str, str]) -> None:
+def check(files: Mapping[str, str], templates: Path = TEMPLATES) -> None:
     """Load the bundle as CL2 would and parse every query; RenderError names file, line and fix.
 
     A query that does not parse costs CL2 fifteen minutes of retries, a broken file a cluster.
     """
     with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
         bundle = write(files, Path(directory))
-        test = load_test(bundle.test_config)
-        for step in test.steps:
-            for call in step.measurements:
-                if call.method == "GenericPrometheusQuery" and call.action == "start":
-                    where = f"{TEST_CONFIG}:{call.line}: {call.identifier}"
-                    for query in prometheus_queries(call).queries:
-                        check_query(query.query, f"{where}/{query.name}")
+        try:
+            read_yaml(files[OVERRIDES], OVERRIDES).mapping()
+            test = load_test(bundle.test_config)
+            for phase in (phase for step in test.steps for phase in step.phases):
+                for bundled in phase.objects:
+                    object_manifest(bundled, 0, "namespace")
+        except RenderError as error:
+            raise _traced(error, files, templates) from error
+    for call in (call for step in test.steps for call in step.measurements):
+        if call.method == "GenericPrometheusQuery" and call.action == "start":
+            where = f"{call.file}:{call.line}: {call.identifier}"
+            for query in prometheus_queries(call).queries:
+                check_query(query.query, f"{where}/{query.name}")
+
+
+def _traced(error: RenderError, files: Mapping[str, str], templates: Path) -> RenderError:
+    """The error with the rendered line that it names, and where in templates/ that line stands."""
+    place = re.match(r"([\w.-]+):(\d+): ", error.message)
+    lines = files.get(place[1], "").splitlines() if place else []
+    if not place or not lines:
+        return RenderError(error.message, hint=error.hint)
+    line = lines[min(int(place[2]), len(lines)) - 1].strip()
+    origins = [
+        f"templates/{path.name}:{number}"
+        for path in sorted(templates.iterdir())
+        for number, text in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if text.strip() == line
+    ]
+    return RenderError(
+        f"{error.message}\n  {place[2]} | {line}",
+        hint=f"{error.hint} The line comes from {' or '.join(origins) or 'templates/'}.",
+    )
 
 
 @functools.cache
@@ -122,22 +149,32 @@ def _environment(templates: Path) -> "Environment":
 
 def _yaml(value: Any) -> str:
     """A value as JSON, which YAML contains: quoted so that it cannot add structure."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, list | tuple):
-        value = [asdict(x) if is_dataclass(x) and not isinstance(x, type) else x for x in value]
-    if isinstance(value, float) and value == int(value):
-        value = int(value)
-    text = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and '"' in value and value.isprintable():
-        # A query reads better in single quotes; printable text has no other escape in them.
-        text = "'" + value.replace("'", "''") + "'"
+    import jinja2
+
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises jinja2's own error, which knows the name
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f").removesuffix(".0")  # YAML reads 1e-05 as text
+    text = json.dumps(value, ensure_ascii=False, default=asdict)
     if "{{" in text:
         raise ConfigError(
             f"{text} carries '{{{{', which ClusterLoader2 would read as a template",
             hint="leave '{{' out of configuration values",
         )
-    return text
+    if isinstance(value, str) and '"' in value and value.isprintable():
+        # A query reads better in single quotes; printable text has no other escape in them.
+        return "'" + value.replace("'", "''") + "'"
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    """YAML's escape of a character that JSON leaves as it is and YAML would refuse or fold."""
+    if "\ud800" <= char <= "\udfff":
+        raise ConfigError(
+            f"a configuration value carries the lone surrogate U+{ord(char):04X}, which is no text",
+            hint="write the value in UTF-8",
+        )
+    return f"\\u{ord(char):04x}" if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
 def _context(job: Job) -> dict[str, Any]:
@@ -156,6 +193,10 @@ def _context(job: Job) -> dict[str, Any]:
         "wait_timeout": units.format_duration(job.wait_timeout_s),
         "metrics_wait": units.format_duration(job.metrics_wait_s or room_s),
         "containerd_scrape_interval": units.format_duration(job.containerd_scrape_interval_s),
+        # Prometheus refuses a timeout longer than the interval; 10 s is the default of Azure's CL2.
+        "containerd_scrape_timeout": units.format_duration(
+            min(10.0, job.containerd_scrape_interval_s)
+        ),
         "scrape_room": units.format_duration(room_s),
         "pulls_expected": job.cache == "cold",
         "nodes_matcher": f'node=~"{job.cluster.node_prefix.replace(".", "[.]")}.+"',
@@ -190,10 +231,13 @@ def _render_file(environment: "Environment", name: str, context: Mapping[str, An
             hint="Jinja2 here writes <%= value %>, <% block %> and <%# comment %>",
         ) from error
     except jinja2.TemplateNotFound as error:
+        present = environment.list_templates()
+        close = get_close_matches(str(error.name), present, n=1)
         raise RenderError(
-            f"templates/{error.name} is missing", hint="restore it, or correct the include"
+            f"{_place(error, name)} needs templates/{error.name}, which is missing",
+            hint=f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(present)}",
         ) from error
-    except (TypeError, ValueError) as error:
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise RenderError(f"{_place(error, name)}: {error}", hint="correct the template") from error
 
 

@@ -18,14 +18,15 @@ _SECONDS = {
     "μs": 1e-6,
     "ns": 1e-9,
 }
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|μs|ns)")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|m|s|us|µs|μs|ns)")
+_LONGEST_S = (2**63 - 1) / 1e9  # Go counts nanoseconds in 64 bits
 
 _BYTES = {
     "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
     "t": 10**12, "tb": 10**12, "ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20,
     "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40,
 }  # fmt: skip
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: str) -> float:
@@ -40,7 +41,7 @@ def parse_duration(text: str) -> float:
             break
         total += float(part[1]) * _SECONDS[part[2]]
         end = part.end()
-    if not body or end != len(body):
+    if not body or end != len(body) or total > _LONGEST_S:
         raise ValueError(f"'{text}' is not a duration; write it like 90s, 3m or 1h30m")
     return sign * total
 
@@ -84,6 +85,8 @@ def parse_size(text: str | int) -> int:
 def format_size(count: float) -> str:
     """Decimal, three figures: 15_000_000_000 -> "15 GB"."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
+        # From where it would be rounded up to 1, so that 999.9 MB is not "1e+03 MB".
+        if count >= 0.9995 * factor:
+            scaled = count / factor
+            return f"{scaled:.3g} {unit}" if scaled < 999.5 else f"{scaled:.0f} {unit}"
     return f"{count:.0f} B"

@@ -91,7 +91,7 @@ def write_trial(
         "virtual_s": 900.0, "verdict": verdict, "reasons": tuple(reasons), "slo": "met",
         "error": error, "fingerprint": {"engine": "sim", "containerd": "2.1.9"},
         "versions": {"imgpull": "0.1.0"}, "digests": {"image": "sha256:aa"}, "seed": 0,
-        "bundle_sha256": "bb", "config_sha256": "cc", "git": {"commit": "abc123", "dirty": False},
+        "bundle_sha256": "bb", "config_sha256": "cc", "git": {"revision": "abc123", "dirty": False},
         "host": {},
     }  # fmt: skip
     assert set(record) <= {item.name for item in fields(JobRecord)}, record

@@ -173,7 +173,7 @@ def test_a_further_swept_key_is_a_factor(tmp_path: Path) -> None:
 # ---- Cells -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(1, 2000), st.sampled_from(["valid", "degraded", "invalid", "failed"])),
@@ -252,16 +252,18 @@ def test_the_standard_table_fits_eighty_columns(tmp_path: Path) -> None:
     assert max(map(len, printed(frame).splitlines())) <= 80
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("width", [80, 100, 200])
 def test_a_narrow_terminal_loses_columns_but_no_digits(tmp_path: Path, width: int) -> None:
     grid = {**DEMO, "image": ("pytorch_large", "vllm"), "cluster.node.nic_mbit_s": (5000, 12500)}
     frame = add_sweep(tmp_path, grid, pull_s=1234.0, startup_s=1300.0)
-    for text in (printed(frame, width), printed(frame, width, terminal=True)):
-        assert "…" not in text or width == 60
+    file = printed(frame, width)
+    screen = Text.from_ansi(printed(frame, width, terminal=True)).plain
+    for text in (file, screen):
+        assert "…" not in text
         assert text.count(" 1230 ") == text.count(" 12500 ") * 2 == 16
-    hidden = "too narrow here for" in text
-    assert hidden == (width < 115)
-    assert all(len(Text.from_ansi(line).plain) <= width for line in text.splitlines())
+    assert max(map(len, screen.splitlines())) <= width
+    assert ("too narrow here for" in screen) == (width < 107)
+    assert "too narrow" not in file
 
 
 @pytest.mark.parametrize(("n", "word"), [(99, "max"), (100, "p99")])
@@ -313,7 +315,7 @@ def test_rows_of_unlike_engines_name_their_engine(tmp_path: Path) -> None:
 # ---- Notes -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3))
 def test_no_visible_difference_is_said_below_the_threshold_alone(a: float, b: float) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -437,7 +439,7 @@ def test_every_title_of_simulated_trials_says_so(tmp_path: Path) -> None:
         assert "simulated" in figure.axes[0].get_title(loc="left")
         assert "10 deployments" in texts(figure)
         assert "engine sim" in texts(figure)
-    real = figures(tmp_path / "real", add_sweep(tmp_path / "real", DEMO, engine="docker"))
+    real = figures(tmp_path / "real", add_sweep(tmp_path / "real", {}, engine="docker"))
     assert not any("simulated" in texts(figure) for figure in real.values())
 
 
@@ -506,7 +508,7 @@ def test_labels_do_not_overlap(tmp_path: Path, labels: Sequence[str]) -> None:
 def test_plots_are_equal_files_for_equal_sweeps(tmp_path: Path) -> None:
     drawn = []
     for name in ("a", "b"):
-        frame = add_sweep(tmp_path / name, {"replicas": (1, 5)})
+        frame = add_sweep(tmp_path / name, {"replicas": (1,)})
         drawn.append([path.read_bytes() for path in draw_plots(tmp_path / name, frame)])
     assert len(drawn[0]) == 3
     assert drawn[0] == drawn[1]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -422,7 +423,10 @@ def test_the_chart_shows_this_sweeps_trials_and_the_command_survives_a_shell(
     tracker = open_tracker(LOCAL, root)
     view = tracker.view(start(tracker, sweep))
     assert view is not None
-    assert view.command == f"mlflow ui --backend-store-uri 'sqlite:///{root}/mlflow.db'"
+    assert view.command is not None
+    program, *rest = shlex.split(view.command)
+    assert Path(program).name == "mlflow"
+    assert rest == ["ui", "--backend-store-uri", f"sqlite:///{root}/mlflow.db"]
     address, fragment = view.chart_url.split("/#/")
     assert address == "http://127.0.0.1:5000"
     experiment = client(root).get_experiment_by_name("imgpull").experiment_id

@@ -118,7 +118,7 @@ def _effects(counted: pd.DataFrame, keys: list[str]) -> Iterator[str]:
 
 
 def _changes(counted: pd.DataFrame, factor: str, others: list[str]) -> Iterator[_Change]:
-    """Every level against the first known one, all else equal."""
+    """Every level against the first (of words: the fastest to pull), all else equal."""
     top = top_quantile(counted["pods"])
     headlines = (
         ("image pull p50", "image_pull_p50_s"),
@@ -128,6 +128,8 @@ def _changes(counted: pd.DataFrame, factor: str, others: list[str]) -> Iterator[
     alike = counted.groupby(others, sort=False, dropna=False) if others else [((), counted)]
     pair = 0
     for _, group in alike:
+        if any(isinstance(level, str) for level in group[factor]):
+            group = group.sort_values("image_pull_p50_s", kind="stable")
         for position in range(1, len(group)):
             pair += 1
             for label, column in headlines:
@@ -185,7 +187,7 @@ def _trials(
         return
     if fewest == 1:
         single = (counted["n_trials"] == 1).sum()
-        yield f"one trial is not evidence: {single} of {plural(len(counted), 'cell')} have no more"
+        yield f"{single} of {plural(len(counted), 'cell')} with one trial: no evidence"
     keys = varied(frame)
     spreads = frame[frame["counts"]].groupby(["cell_id", *keys], sort=False, dropna=False)
     found = [

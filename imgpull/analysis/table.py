@@ -35,7 +35,7 @@ _COLUMNS = (
     ("data\nGiB", "data_total_gib", ""),
     ("cold\n%", "cold_share", ""),
 )
-_ALWAYS = 4  # of these columns, even on a terminal too narrow for all
+_ALWAYS = 3  # of these columns, even on a terminal too narrow for them
 _GAP = 2
 _STYLES = {"failed": "red", "invalid": "red", "degraded": "yellow"}
 

@@ -4,6 +4,7 @@ Hides what runs a bundle. Nothing above may ask which engine ran: what an engine
 trial it says in a Subject, what it did in an Outcome, and everything measured is in the files.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,7 @@ class Subject:
     """What a trial is about, as far as it is known: None is unknown, never a default."""
 
     cell_id: str
+    label: str  # what to call it where nothing differs
     factors: Mapping[str, Any]
     deployments: int | None = None
     replicas: int | None = None
@@ -45,6 +47,12 @@ class Subject:
         if self.deployments is None or self.replicas is None:
             return None
         return self.deployments * self.replicas
+
+    def deadline_s(self, created_s: float | None) -> float:
+        """When the wait for a pod created then ended; infinite when nobody knows."""
+        if self.wait_timeout_s is None or created_s is None:
+            return math.inf
+        return created_s + self.wait_timeout_s
 
     @property
     def compressed_bytes(self) -> int | None:
@@ -96,6 +104,7 @@ def subject_of(job: Job, **measured: Any) -> Subject:
     cluster, node = job.cluster, job.cluster.node
     return Subject(
         cell_id=jobs.cell_id(job),
+        label=f"{job.image.name} n{job.nodes} r{job.replicas}",
         factors=jobs.factors(job),
         deployments=job.deployments,
         replicas=job.replicas,

@@ -75,6 +75,7 @@ class ReplayEngine:
         )
         return Subject(
             cell_id=jobs.content_id({"engine": "replay", "report": _content(self._directory)}),
+            label=self._directory.resolve().name,
             factors={
                 **{name: said.get(name) for name in _FACTORS},
                 **said.get("factors", {}),
@@ -144,9 +145,8 @@ class ReplayEngine:
                 hint="keep junit.xml and the summaries with their names",
             )
         slack = timedelta(seconds=1)  # events are stamped in whole seconds
-        for event in events:
-            at = event_time(event)
-            if at is not None and not window[0] - slack <= at <= window[1] + slack:
+        for at in (at for event in events for at in _times(event, path)):
+            if not window[0] - slack <= at <= window[1] + slack:
                 raise ReportError(
                     f"{path}: an event of {at.isoformat()} lies outside the run's window "
                     f"({window[0].isoformat()} to {window[1].isoformat()})",
@@ -155,22 +155,32 @@ class ReplayEngine:
         return events
 
 
-def event_time(event: Mapping[str, Any]) -> datetime | None:
-    """When an event last happened, whichever of its three stamps says so."""
-    text = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
-    return datetime.fromisoformat(text) if text else None
+def _times(event: Mapping[str, Any], path: Path) -> list[datetime]:
+    """When an event was seen, first and last."""
+    stamps = (event.get(name) for name in ("firstTimestamp", "lastTimestamp", "eventTime"))
+    try:
+        times = [datetime.fromisoformat(text) for text in stamps if text]
+    except (TypeError, ValueError) as error:
+        raise ReportError(f"{path}: {error}", hint="export the events again") from error
+    if any(at.tzinfo is None for at in times):
+        raise ReportError(
+            f"{path}: an event's time {times[0].isoformat()} names no zone",
+            hint="export the events again",
+        )
+    return times
 
 
 def _read_events(path: Path) -> list[dict[str, Any]]:
     text = path.read_text("utf-8")
     try:
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        found = json.loads(text)
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            found = json.loads(text)
     except json.JSONDecodeError as error:
         raise ReportError(f"{path}: not JSON ({error})", hint="export the events again") from error
     items = found.get("items") if isinstance(found, dict) else found
-    if not isinstance(items, list):
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ReportError(
             f"{path}: no list of events", hint="kubectl get events -A -o json > events.json"
         )
@@ -206,6 +216,8 @@ def _description(directory: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"{path}: {key}={value!r} is of the wrong type", hint="see docs/how-to.md"
             )
+        if isinstance(value, int | float) and not value > 0:
+            raise ConfigError(f"{path}: {key}={value} is not above zero", hint=f"correct {key}")
     if said.get("cache", "cold") not in _CACHES:
         raise ConfigError(
             f"{path}: cache={said['cache']}", hint=f"choose one of {', '.join(_CACHES)}"

@@ -6,9 +6,10 @@ from pathlib import Path
 from imgpull import cl2
 from imgpull.engines import Outcome, Subject
 from imgpull.results.measure import measurements
-from imgpull.results.pull_rows import pull_rows, read_events, read_pods, read_rates, write_pulls
+from imgpull.results.pull_rows import pull_rows, write_pulls
 from imgpull.results.record import write_measurements
-from imgpull.results.verdict import Verdict, judge
+from imgpull.results.seen import read_events, read_pods, read_rates
+from imgpull.results.verdict import judge
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,22 @@ def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
         read_events(directory / "events.jsonl"),
         pods,
         read_rates(directory / "series.csv"),
+        subject,
         started_at=outcome.started_at,
-        digest=subject.image_digest,
-        wanted=subject.image_reference,
         namespaces=_namespaces(report),
     )
     write_pulls(directory / "pulls.csv", rows)
     found = measurements(subject, report, rows, pods)
     write_measurements(directory, found)
-    verdict: Verdict = judge(subject, report, rows, pods, found)
-    return Assessment(verdict.verdict, tuple(verdict.reasons), verdict.slo)
+    verdict = judge(subject, report, rows, pods, found)
+    return Assessment(verdict.verdict, verdict.reasons, verdict.slo)
 
 
-def _namespaces(report: cl2.Report) -> str | None:
-    """The start of the test's own namespaces, where the report names it."""
-    prefix = ((report.generated or {}).get("namespace") or {}).get("prefix")
-    return f"{prefix}-" if prefix else None
+def _namespaces(report: cl2.Report) -> tuple[str, ...]:
+    """How the test's own namespaces begin, where the report names them."""
+    generated = report.generated or {}
+    names = {(generated.get("namespace") or {}).get("prefix")}
+    for step in generated.get("steps") or []:
+        for phase in step.get("phases") or []:
+            names.add((phase.get("namespacerange") or {}).get("basename"))
+    return tuple(sorted(f"{name}-" for name in names if name))

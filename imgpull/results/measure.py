@@ -7,23 +7,14 @@ what each includes and how it can mislead.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from imgpull import cl2, exporters, units
 from imgpull.engines import Subject
 from imgpull.pulls import Pull
-from imgpull.results.pull_rows import PodRow
 from imgpull.results.record import Measurement
+from imgpull.results.seen import PodRow
 
-# Measurement -> edges of the histogram that its quantiles are read from.
-_EDGES = {
-    "kubelet_image_pull": exporters.KUBELET_IMAGE_PULL_EDGES_S,
-    "kubelet_runtime_pull_image": exporters.KUBELET_RUNTIME_OPERATIONS_EDGES_S,
-    "network_setup": exporters.DEFAULT_EDGES,
-    "network_teardown": exporters.DEFAULT_EDGES,
-}
-# Queries that count, whatever unit their measurement has.
-_COUNTS = frozenset({"n", "errors", "success", "failure"})
 # CL2's unit strings -> (base unit, factor).
 _UNITS = {
     "s": ("s", 1.0),
@@ -33,105 +24,122 @@ _UNITS = {
     "1": ("1", 1.0),
     "count": ("1", 1.0),
 }
+# Part of a histogram's name -> its edges.
+_EDGES: Mapping[str, tuple[float, ...]] = {
+    exporters.KUBELET_IMAGE_PULL: exporters.KUBELET_IMAGE_PULL_EDGES_S,
+    exporters.KUBELET_RUNTIME_OPERATIONS: exporters.KUBELET_RUNTIME_OPERATIONS_EDGES_S,
+    exporters.NETWORK_PLUGIN: exporters.DEFAULT_EDGES,
+    "image_pulling_throughput_bucket": exporters.DEFAULT_EDGES,
+}
+_PARTS = re.compile(r"\w+_(total|count|sum|bucket)\b")
 
 
 def measurements(
     subject: Subject, report: cl2.Report, rows: Sequence[Pull], pods: Sequence[PodRow]
 ) -> list[Measurement]:
     """Every number of a trial."""
-    found = [*_pod_startup(report, pods), *_pulls(subject, rows), *_validity(subject, rows, pods)]
+    found = [
+        *_pod_startup(report, pods),
+        *_pulls(subject, rows, pods),
+        *_validity(subject, rows, pods),
+    ]
     for result in report.queries:
         found += _queries(report, result)
     return found
 
 
-def _statistics(
-    name: str, unit: str, source: str, values: Iterable[float], wanted: Sequence[str]
-) -> list[Measurement]:
-    """Nearest-rank percentiles, extremes and mean, as CL2 takes its own."""
+_ALL = ("p50", "p90", "p99", "max", "mean")
+
+
+def _statistics(values: Sequence[float]) -> dict[str, float]:
+    """Nearest-rank percentiles, extremes and mean, as CL2 takes its own; none of no values."""
+    if not values:
+        return {}
     ordered = sorted(values)
-    if not ordered:
-        return []
-    known = {
-        "p50": cl2.nearest_rank(ordered, 50),
-        "p90": cl2.nearest_rank(ordered, 90),
-        "p99": cl2.nearest_rank(ordered, 99),
-        "min": ordered[0],
-        "max": ordered[-1],
-        "mean": math.fsum(ordered) / len(ordered),
-    }
-    found = [Measurement(name, key, "", known[key], unit, source) for key in wanted]
-    return [*found, Measurement(name, "n", "", len(ordered), "1", source)]
+    percentiles = {f"p{p}": cl2.nearest_rank(ordered, p) for p in (50, 90, 99)}
+    mean = math.fsum(ordered) / len(ordered)
+    return {**percentiles, "min": ordered[0], "max": ordered[-1], "mean": mean}
+
+
+def _rows(
+    name: str, unit: str, source: str, values: Iterable[float], wanted: Sequence[str] = _ALL
+) -> list[Measurement]:
+    values = list(values)
+    known = _statistics(values)
+    found = [Measurement(name, key, "", known[key], unit, source) for key in wanted if known]
+    return [*found, *_n(name, len(values), source)]
+
+
+def _n(name: str, count: int, source: str) -> list[Measurement]:
+    return [Measurement(name, "n", "", count, "1", source)] if count else []
 
 
 def _pod_startup(report: cl2.Report, pods: Sequence[PodRow]) -> list[Measurement]:
-    found = [
-        Measurement(
-            transition if transition == "pod_startup" else f"pod_{transition}",
-            statistic.replace("Perc", "p"),
-            "",
-            seconds,
-            "s",
-            "PodStartupLatency",
-        )
-        for transition, latencies in report.pod_startup.items()
-        for statistic, seconds in latencies.items()
-    ]
+    """CL2's figures. It leaves out pods that never ran, which were slower than all others."""
+    unready = any(row.ready is None for row in pods)
+    found: list[Measurement] = []
+    for transition, latencies in report.pod_startup.items():
+        name = transition if transition == "pod_startup" else f"pod_{transition}"
+        tail = "_at_least" if unready and transition != "create_to_schedule" else ""
+        for statistic, seconds in latencies.items():
+            key = statistic.replace("Perc", "p") + tail
+            found.append(Measurement(name, key, "", seconds, "s", "PodStartupLatency"))
     startups = [
         row.ready - row.created for row in pods if row.ready is not None and row.created is not None
     ]
-    return [*found, *_statistics("pod_startup", "s", "pods.csv", startups, ("max", "mean"))]
+    exact = () if unready else ("max", "mean")
+    return [*found, *_rows("pod_startup", "s", "pods.csv", startups, exact)]
 
 
-def _pulls(subject: Subject, rows: Sequence[Pull]) -> list[Measurement]:
+def _pulls(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> list[Measurement]:
     source = "pulls.csv"
+    created_s = {(row.namespace, row.pod): row.created for row in pods}
     leaders = [row for row in rows if row.leader]
-    pulled_s = [row.pull_s for row in leaders if row.pull_s is not None]
-    all_five = ("p50", "p90", "p99", "max", "mean")
-    censored = [row for row in leaders if row.outcome == "censored"]
-    if censored:
-        found = _censored(pulled_s, [_bound_s(subject, row) for row in censored])
-    else:
-        found = _statistics("image_pull", "s", source, pulled_s, all_five)
-    waits = [row.wait_s for row in rows if row.wait_s is not None]
-    found += _statistics("image_pull_wait", "s", source, waits, all_five)
+    ended = [row for row in leaders if row.pull_s is not None]
+    cut = [row for row in leaders if row.outcome == "censored"]
+    bounds_s = [_bound_s(subject, row, created_s.get((row.namespace, row.pod))) for row in cut]
+    durations_s = [row.pull_s for row in ended if row.pull_s is not None]
+    sizes = [row.size_bytes or subject.compressed_bytes for row in ended]
     speeds = [
-        size / row.pull_s
-        for row in leaders
-        if (size := row.size_bytes or subject.compressed_bytes) and row.pull_s
+        size / pull_s for size, pull_s in zip(sizes, durations_s, strict=True) if size and pull_s
     ]
-    wanted = ("p50", "min", "max", "mean")
-    found += _statistics("node_throughput", "bytes/s", source, speeds, wanted)
-    sizes = [row.size_bytes or subject.compressed_bytes for row in leaders if row.pull_s]
+    # Figures of the quick ones alone would flatter the slow ones: none where some are censored.
+    found: list[Measurement] = []
+    if not any(row.outcome == "censored" for row in rows):
+        waits_s = [row.wait_s for row in rows if row.wait_s is not None]
+        found += _rows("image_pull_wait", "s", source, waits_s)
+    if cut:
+        return [*found, *_censored_pulls(durations_s, bounds_s)]
+    found += _rows("image_pull", "s", source, durations_s)
+    found += _rows("node_throughput", "bytes/s", source, speeds, ("p50", "min", "max", "mean"))
     if sizes and all(sizes):
         total = float(sum(size for size in sizes if size))
         found.append(Measurement("data", "total", "", total, "bytes", source))
     return found
 
 
-def _bound_s(subject: Subject, row: Pull) -> float | None:
+def _bound_s(subject: Subject, row: Pull, created_s: float | None) -> float:
     """A censored pull took at least this long: what was left of the wait when it was asked for."""
-    if subject.wait_timeout_s is None or row.requested_at is None:
-        return None
-    return subject.wait_timeout_s
+    deadline_s = subject.deadline_s(created_s)
+    if row.requested_at is None or math.isinf(deadline_s):
+        return 0.0
+    return max(0.0, deadline_s - row.requested_at)
 
 
-def _censored(pulled_s: Sequence[float], bounds_s: Sequence[float | None]) -> list[Measurement]:
-    """Percentiles with unfinished pulls in their place, above all finished ones.
+def _censored_pulls(durations_s: Sequence[float], bounds_s: Sequence[float]) -> list[Measurement]:
+    """Percentiles of pulls of which some are known only to be longer than a bound.
 
-    A percentile that falls on one is known only as a bound: `p99_at_least`.
+    Exact where no length of theirs could change the value, else `p99_at_least`, which none of them
+    can undercut.
     """
     source = "pulls.csv"
-    ordered = [*sorted(pulled_s), *(math.inf for _ in bounds_s)]
-    known = [bound for bound in bounds_s if bound is not None]
-    found = [Measurement("image_pull", "n", "", len(ordered), "1", source)]
-    for p in (50, 90, 99, 100):
-        name = "max" if p == 100 else f"p{p}"
-        value = cl2.nearest_rank(ordered, p)
-        if math.isfinite(value):
-            found.append(Measurement("image_pull", name, "", value, "s", source))
-        elif known:
-            found.append(Measurement("image_pull", f"{name}_at_least", "", min(known), "s", source))
+    least = _statistics([*durations_s, *bounds_s])
+    most = _statistics([*durations_s, *(math.inf for _ in bounds_s)])
+    found = _n("image_pull", len(durations_s) + len(bounds_s), source)
+    for key in ("p50", "p90", "p99", "max"):
+        name = key if least[key] == most[key] else f"{key}_at_least"
+        if least[key] > 0:
+            found.append(Measurement("image_pull", name, "", least[key], "s", source))
     return found
 
 
@@ -149,16 +157,22 @@ def _validity(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) ->
     share = cold_share(rows)
     if share is not None:
         counts["cold_share"] = share
+    seen = seen_share(subject, rows, pods)
+    if seen is not None:
+        counts["seen_share"] = seen
     if pods:
-        ready = sum(row.ready is not None for row in pods)
-        counts["pods_ready"] = ready
-        counts["seen_share"] = seen_share(rows, pods)
+        counts["pods_ready"] = sum(ready_in_time(subject, row) for row in pods)
     if subject.pods is not None:
         counts["pods_asked"] = subject.pods
     return [
         Measurement("validity", name, "", float(value), "1", "pulls.csv")
         for name, value in counts.items()
     ]
+
+
+def ready_in_time(subject: Subject, pod: PodRow) -> bool:
+    """Whether a pod was ready before the wait for it ended."""
+    return pod.ready is not None and pod.ready <= subject.deadline_s(pod.created)
 
 
 def cold_share(rows: Iterable[Pull]) -> float | None:
@@ -177,11 +191,17 @@ def cold_share(rows: Iterable[Pull]) -> float | None:
     return sum("cold" in kinds for kinds in known) / len(known)
 
 
-def seen_share(rows: Sequence[Pull], pods: Sequence[PodRow]) -> float:
-    """Share of started pods whose pull (or its absence) the events told."""
-    started = {(row.namespace, row.pod) for row in pods if row.started is not None}
+def seen_share(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> float | None:
+    """Share of started pods whose pull (or its absence) the events told; of those asked for when
+    nobody listed pods. None when nobody looked, or knows how many there were.
+    """
     told = {(row.namespace, row.pod) for row in rows}
-    return len(started & told) / len(started) if started else 1.0
+    if pods:
+        started = {(row.namespace, row.pod) for row in pods if row.started is not None}
+        return len(started & told) / len(started) if started else 1.0
+    if not rows or not subject.pods:
+        return None
+    return min(1.0, len(told) / subject.pods)
 
 
 def _queries(report: cl2.Report, result: cl2.QueryResult) -> list[Measurement]:
@@ -190,53 +210,67 @@ def _queries(report: cl2.Report, result: cl2.QueryResult) -> list[Measurement]:
     for labels, data in result.rows:
         subject = "/".join(labels.values())
         for query, value in data.items():
-            if query in _COUNTS:
-                unit, factor = "1", 1.0
-            else:
-                unit, factor = _unit(result, report.query_text(result.metric_name, query))
-            value *= factor
-            found.append(Measurement(name, query, subject, value, unit, result.file))
-            found += _bucket_width(name, query, subject, value, result.file)
+            text = report.query_text(result.metric_name, query) or ""
+            unit, factor = ("1", 1.0) if _counts(query, text) else _unit(result, text)
+            found += [
+                Measurement(name, statistic, subject, number * factor, unit, result.file)
+                for statistic, number in _with_width(query, text, value)
+            ]
     return found + _overall(name, found)
 
 
-def _unit(result: cl2.QueryResult, query: str | None) -> tuple[str, float]:
+def _with_width(query: str, text: str, value: float) -> list[tuple[str, float]]:
+    """A query's number, with its bucket's width if it is a quantile read from a histogram."""
+    width = _bucket_width(text, value)
+    if width is None:
+        return [(query, value)]
+    if math.isinf(width):
+        # The last edge is all that the histogram can say: a bound, no value.
+        return [(f"{query}_at_least", value)]
+    return [(query, value), (f"{query}_bucket_width", width)]
+
+
+def _counts(query: str, text: str) -> bool:
+    """Whether a query counts, whatever unit its measurement has."""
+    if not text:
+        return query in ("n", "errors", "success", "failure")
+    parts = set(_PARTS.findall(text))
+    return bool(parts) and parts <= {"total", "count"} and not re.search(r"rate\(|/", text)
+
+
+def _unit(result: cl2.QueryResult, text: str) -> tuple[str, float]:
     unit, factor = _UNITS.get(result.unit, (result.unit, 1.0))
     # containerd divides by 1048576, whatever a config calls the unit.
-    if unit == "bytes/s" and query is not None and "image_pulling_throughput" in query:
+    if unit == "bytes/s" and "image_pulling_throughput" in text:
         factor = float(units.MIB)
     return unit, factor
 
 
-def _bucket_width(
-    name: str, query: str, subject: str, value: float, source: str
-) -> list[Measurement]:
-    edges = _EDGES.get(name)
-    if edges is None or not re.fullmatch(r"p\d+", query):
-        return []
-    width = exporters.bucket_width(edges, value)
-    if not math.isfinite(width):
-        return []
-    return [Measurement(name, f"{query}_bucket_width", subject, width, "s", source)]
+def _bucket_width(text: str, value: float) -> float | None:
+    """How far off a quantile read from a histogram may be; None for another query or histogram."""
+    if "histogram_quantile(" not in text:
+        return None
+    edges = next((edges for name, edges in _EDGES.items() if name in text), None)
+    return None if edges is None else exporters.bucket_width(edges, value)
 
 
 def _overall(name: str, found: Sequence[Measurement]) -> list[Measurement]:
-    """Over all nodes: the mean weighted by n, where each node has both."""
+    """Over all nodes: the mean weighted by n, where each node that has observations has a mean."""
+    counts = {row.subject: row for row in found if row.statistic == "n" and row.subject}
+    counts = {subject: row for subject, row in counts.items() if row.value > 0}
     means = {row.subject: row for row in found if row.statistic == "mean" and row.subject}
-    counts = {row.subject: row.value for row in found if row.statistic == "n" and row.subject}
-    total = sum(counts.values())
-    if not means or means.keys() != counts.keys() or total <= 0:
+    if not means or means.keys() != counts.keys():
         return []
-    source = next(iter(means.values())).source
-    unit = next(iter(means.values())).unit
-    mean = math.fsum(row.value * counts[subject] for subject, row in means.items()) / total
+    any_mean = next(iter(means.values()))
+    total = math.fsum(row.value for row in counts.values())
+    mean = math.fsum(row.value * counts[subject].value for subject, row in means.items()) / total
     return [
-        Measurement(name, "mean", "", mean, unit, source),
-        Measurement(name, "n", "", total, "1", source),
+        Measurement(name, "mean", "", mean, any_mean.unit, any_mean.source),
+        Measurement(name, "n", "", total, "1", any_mean.source),
     ]
 
 
 def snake_case(name: str) -> str:
-    """KubeletImagePull -> kubelet_image_pull; other characters become underscores."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name)
+    """KubeletImagePull -> kubelet_image_pull, CPUUsage -> cpu_usage; the rest becomes "_"."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+", "_", name)
     return words.strip("_").lower()

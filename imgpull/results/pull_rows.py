@@ -1,97 +1,28 @@
-"""Events, pods and rates become `pulls.csv`: one row per pod that needed its image.
+"""Events, pods and rates become `pulls.csv`: one row per container that needed its image.
 
 Hides how a pull is told from kubelet's events: who on a node moved the bytes, who only waited, what
 was cold. The rule for every engine: what was not seen is empty. Columns: docs/design.md 4.3.
 """
 
 import csv
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from imgpull import pulls
+from imgpull.engines import Subject
+from imgpull.errors import ReportError
 from imgpull.pulls import Pull
+from imgpull.results.seen import PodRow, Rates
 
 # A leader that received this share of the image's compressed bytes fetched it; below the lower
 # one it moved nothing. Between: some layers were there.
 COLD_SHARE, WARM_SHARE = 0.9, 0.02
-
-
-@dataclass(frozen=True)
-class PodRow:
-    """A row of pods.csv; seconds since the trial began, None where it never came to that."""
-
-    namespace: str
-    pod: str
-    node: str | None
-    created: float | None
-    scheduled: float | None
-    sandbox: float | None
-    pulling: float | None
-    pulled: float | None
-    started: float | None
-    ready: float | None
-
-
-def read_pods(path: Path) -> list[PodRow]:
-    """The rows of pods.csv; none when the engine left no such file."""
-    if not path.exists():
-        return []
-    times = [item.name for item in fields(PodRow)][3:]
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            PodRow(
-                row["namespace"],
-                row["pod"],
-                row["node"] or None,
-                *(float(row[name]) if row[name] else None for name in times),
-            )
-            for row in csv.DictReader(file)
-        ]
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Received bytes per node over time, from series.csv."""
-
-    points: Mapping[str, Sequence[tuple[float, float, float]]]  # node -> (begin, end, bytes)
-
-    def received_bytes(self, node: str, begin_s: float, end_s: float) -> int | None:
-        """Bytes received between two moments, whole intervals; None when the node has no series."""
-        if node not in self.points:
-            return None
-        inside = (b for begin, end, b in self.points[node] if end > begin_s and begin < end_s)
-        return round(sum(inside))
-
-
-def read_rates(path: Path) -> Rates:
-    """The receive rates of series.csv; empty when no source had any."""
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    if path.exists():
-        rows: dict[str, list[tuple[float, float]]] = {}
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["receive_bytes_per_s"]:
-                    point = (float(row["at_s"]), float(row["receive_bytes_per_s"]))
-                    rows.setdefault(row["node"], []).append(point)
-        for node, found in rows.items():
-            # Intervals are even; an idle one has no row, so the shortest step is the width.
-            gaps = [after - before for (before, _), (after, _) in pairwise(found)]
-            width_s = min(gaps, default=found[0][0])
-            points[node] = [(at - width_s, at, rate * width_s) for at, rate in found]
-    return Rates(points)
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of events.jsonl, in the order in which they were recorded."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+# Events are stamped in whole seconds: what seems to begin so soon after an end may overlap it.
+_STAMP_S = 1.0
 
 
 @dataclass
@@ -105,42 +36,60 @@ class _Told:
     node: str | None = None
     image: str | None = None
     simulated: bool = False
-    first_pulling_s: float | None = None
-    open: bool = False  # a pull was asked for and not yet answered
-    failures: list[pulls.Message] = field(default_factory=list)
-    last: pulls.Message | None = None
+    asked: int = 0  # how often a pull was asked for
+    first_asked_s: float | None = None
+    last_asked_s: float | None = None
+    failed: int = 0  # how many of those failed
+    failure: pulls.Message | None = None  # the first
+    answer: pulls.Message | None = None  # the first success: what the pod waited for
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A row, and when its runtime was asked for the pull that counts (0 when unknown), and done."""
+
+    row: Pull
+    began_s: float
+    ended_s: float  # infinite when unknown
 
 
 def pull_rows(
     events: Iterable[Mapping[str, Any]],
     pods: Sequence[PodRow],
     rates: Rates,
+    subject: Subject,
     *,
     started_at: datetime | None,
-    digest: str | None = None,
-    wanted: str | None = None,
-    namespaces: str | None = None,
+    namespaces: tuple[str, ...] = (),
 ) -> list[Pull]:
-    """One row per container that asked for its image.
+    """One row per container that asked for its image; of the subject's image only, if it has one.
 
-    `wanted` keeps the pulls of that image only, `namespaces` those of namespaces that begin so.
+    `namespaces` keeps pulls of namespaces that begin so. A pull that was not over when the wait for
+    its pod ended is censored, even if it was seen to end later. ReportError for an event without
+    a readable time.
     """
     known = {(row.namespace, row.pod): row for row in pods}
-    rows = [
-        _row(told, known.get((told.namespace, told.pod)), digest)
+    timed = [
+        _timed(told, known.get((told.namespace, told.pod)), subject.image_digest)
         for told in _tell(events, started_at)
         if told.image is not None
-        and (wanted is None or told.image == wanted)
-        and (namespaces is None or told.namespace.startswith(namespaces))
+        and (subject.image_reference is None or told.image == subject.image_reference)
+        and (not namespaces or told.namespace.startswith(namespaces))
     ]
-    rows.sort(key=lambda row: (row.namespace, row.pod, row.container))
-    return _with_leaders(rows, rates)
+    timed.sort(key=lambda each: (each.row.namespace, each.row.pod, each.row.container))
+    return [
+        _censored(row, known.get((row.namespace, row.pod)), subject, each.ended_s)
+        for row, each in zip(_with_leaders(timed, rates), timed, strict=True)
+    ]
 
 
 def _tell(events: Iterable[Mapping[str, Any]], started_at: datetime | None) -> list[_Told]:
+    # A watch sees an event again each time its count grows: the last word holds.
+    latest = {_identity(event, number): event for number, event in enumerate(events)}
+    timed = [(_seconds(event, started_at), event) for event in latest.values()]
     containers: dict[tuple[str, str, str], _Told] = {}
     nodes: dict[tuple[str, str], str] = {}
-    for event in events:
+    for (first_s, last_s), event in sorted(timed, key=lambda each: each[0][0] or 0.0):
         about = event.get("involvedObject") or {}
         if about.get("kind") != "Pod":
             continue
@@ -157,50 +106,64 @@ def _tell(events: Iterable[Mapping[str, Any]], started_at: datetime | None) -> l
         source = event.get("source") or {}
         told.node = source.get("host") or told.node
         told.simulated = source.get("component") == pulls.SIMULATED_COMPONENT
-        _hear(told, message, _seconds(event, started_at))
+        _hear(told, message, event.get("count") or 1, first_s, last_s)
     for told in containers.values():
         told.node = told.node or nodes.get((told.namespace, told.pod))
     return list(containers.values())
 
 
-def _hear(told: _Told, message: pulls.Message, at_s: float | None) -> None:
+def _identity(event: Mapping[str, Any], number: int) -> object:
+    named = event.get("metadata") or {}
+    return (named.get("namespace"), named["name"]) if named.get("name") else number
+
+
+def _seconds(
+    event: Mapping[str, Any], started_at: datetime | None
+) -> tuple[float | None, float | None]:
+    """First and last time of an event, in seconds of the trial; None when unknown."""
+    first = event.get("firstTimestamp") or event.get("eventTime") or event.get("lastTimestamp")
+    last = event.get("lastTimestamp") or first
+    if not first or not last or started_at is None:
+        return None, None
+    try:
+        begun, ended = datetime.fromisoformat(first), datetime.fromisoformat(last)
+        return (begun - started_at).total_seconds(), (ended - started_at).total_seconds()
+    except (TypeError, ValueError) as error:
+        raise ReportError(
+            f"an event's time '{first}' is no RFC 3339 time", hint="record the events again"
+        ) from error
+
+
+def _hear(
+    told: _Told, message: pulls.Message, count: int, first_s: float | None, last_s: float | None
+) -> None:
+    """Take in one event; the order of events within a second does not matter."""
     told.image = message.image or told.image
     if message.kind == "pulling":
-        told.open = True
-        if told.first_pulling_s is None:
-            told.first_pulling_s = at_s
+        told.asked += count
+        if told.first_asked_s is None:
+            told.first_asked_s = first_s
+        told.last_asked_s = last_s
     elif message.kind in ("failed", "refused"):
-        told.open = False
-        told.failures.append(message)
-        told.last = message
+        told.failed += count if message.kind == "failed" else 0
+        told.failure = told.failure or message
     elif message.kind in ("pulled", "present"):
-        told.open = False
-        told.last = message
+        told.answer = told.answer or message
 
 
-def _seconds(event: Mapping[str, Any], started_at: datetime | None) -> float | None:
-    text = event.get("firstTimestamp") or event.get("eventTime") or event.get("lastTimestamp")
-    if not text or started_at is None:
-        return None
-    return (datetime.fromisoformat(text) - started_at).total_seconds()
-
-
-def _row(told: _Told, pod: PodRow | None, digest: str | None) -> Pull:
-    last = told.last
-    if told.open:
+def _timed(told: _Told, pod: PodRow | None, digest: str | None) -> _Timed:
+    answer, failure = told.answer, told.failure
+    outcome = "failed"
+    if answer is not None:
+        outcome = answer.kind
+    elif told.asked > told.failed:
         outcome = "censored"
-    elif last is not None and last.kind in ("pulled", "present"):
-        outcome = last.kind
-    else:
-        outcome = "failed"
-    ended = last if outcome in ("pulled", "present") else None
-    pull_s = ended.pull_s if ended else None
+    pull_s = answer.pull_s if answer else None
     wait_s = None
-    if ended and ended.total_s is not None and pull_s is not None:
-        wait_s = max(0.0, ended.total_s - pull_s)
-    first = told.failures[0] if told.failures else None
-    asked = pod.pulling if pod is not None and pod.pulling is not None else told.first_pulling_s
-    return Pull(
+    if answer and answer.total_s is not None and pull_s is not None:
+        wait_s = max(0.0, answer.total_s - pull_s)
+    asked_s = pod.pulling if pod is not None and pod.pulling is not None else told.first_asked_s
+    row = Pull(
         namespace=told.namespace,
         pod=told.pod,
         pod_uid=told.uid,
@@ -208,65 +171,85 @@ def _row(told: _Told, pod: PodRow | None, digest: str | None) -> Pull:
         node=told.node or (pod.node if pod else None),
         image=told.image or "",
         digest=digest,
-        requested_at=asked,
+        requested_at=asked_s,
         pull_s=pull_s,
         wait_s=wait_s,
-        size_bytes=ended.size_bytes if ended else None,
+        size_bytes=answer.size_bytes if answer else None,
         fetched_bytes=None,
         leader=None,
         temperature="warm" if outcome == "present" else "unknown",
         outcome=outcome,
-        failure=first.failure if first else None,
-        attempts=len(told.failures) + (outcome in ("pulled", "censored")),
-        message=first.text if first else None,
+        failure=failure.failure if failure else None,
+        attempts=told.failed + (outcome in ("pulled", "censored")),
+        message=failure.text if failure else None,
         source="sim" if told.simulated else "event",
     )
+    # After a failure it is the last attempt that the figures are about.
+    last_asked_s = (told.last_asked_s if told.failed else asked_s) or 0.0
+    if answer is None or (answer.total_s is None and pull_s is None):
+        return _Timed(row, last_asked_s, math.inf)
+    began_s = last_asked_s + (wait_s or 0.0)
+    ended_s = last_asked_s + (answer.total_s or 0.0) if pull_s is None else began_s + pull_s
+    return _Timed(row, began_s, ended_s)
 
 
-def _with_leaders(rows: list[Pull], rates: Rates) -> list[Pull]:
+def _with_leaders(timed: Sequence[_Timed], rates: Rates) -> list[Pull]:
     """Name, for each node and image, the pull that moved the bytes, and how cold it was."""
-    groups: dict[tuple[str | None, str], list[int]] = {}
-    for index, row in enumerate(rows):
-        if row.outcome in ("pulled", "censored"):
-            groups.setdefault((row.node, row.image), []).append(index)
-    done = list(rows)
-    for (node, _), members in groups.items():
-        if node is None:
-            continue  # nobody can say who shared a node with whom
-        leader = min(members, key=lambda i: _precedence(rows[i]))
-        first = rows[leader]
-        if first.outcome == "censored":
-            for index in members:
-                done[index] = replace(rows[index], leader=index == leader)
-            continue
-        begin_s, end_s = _began_s(first), _ended_s(first)
-        fetched = rates.received_bytes(node, begin_s, end_s)
-        temperature = _temperature(fetched, first.size_bytes)
-        for index in members:
-            row = rows[index]
-            late = index != leader and _began_s(row) >= end_s
-            done[index] = replace(
-                row,
-                leader=index == leader and temperature != "warm",
-                fetched_bytes=fetched if index == leader else None if fetched is None else 0,
-                # A pull that began after the first had ended found everything there.
-                temperature="warm" if late else temperature,
-            )
-    return done
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, each in enumerate(timed):
+        if each.row.outcome in ("pulled", "censored") and each.row.node is not None:
+            groups.setdefault((each.row.node, each.row.image), []).append(index)
+    rows = [each.row for each in timed]
+    for members in groups.values():
+        for nth, wave in enumerate(_waves(members, timed)):
+            leader = min(wave, key=lambda index: _precedence(timed[index]))
+            _judge_wave(rows, wave, leader, _fetched_bytes(timed[leader], rates), first=nth == 0)
+    return rows
 
 
-def _precedence(row: Pull) -> tuple[bool, float, float, str]:
+def _waves(members: Sequence[int], timed: Sequence[_Timed]) -> Iterator[list[int]]:
+    """Pulls that overlapped, wave by wave."""
+    wave: list[int] = []
+    end_s = -math.inf
+    for index in sorted(members, key=lambda index: timed[index].began_s):
+        if wave and timed[index].began_s >= end_s + _STAMP_S:
+            yield wave
+            wave, end_s = [], -math.inf
+        wave.append(index)
+        end_s = max(end_s, timed[index].ended_s)
+    yield wave
+
+
+def _precedence(each: _Timed) -> tuple[bool, float, float, str]:
     """A finished pull before an open one, then the earlier; of two in one second the longer."""
-    return row.outcome != "pulled", _began_s(row), -(row.pull_s or 0.0), row.pod
+    return math.isinf(each.ended_s), each.began_s, -each.ended_s, each.row.pod
 
 
-def _began_s(row: Pull) -> float:
-    """When the runtime was asked; from the event's stamp where nothing better is known."""
-    return (row.requested_at or 0.0) + (row.wait_s or 0.0)
+def _fetched_bytes(leader: _Timed, rates: Rates) -> int | None:
+    if math.isinf(leader.ended_s) or leader.row.node is None:
+        return None
+    return rates.received_bytes(leader.row.node, leader.began_s, leader.ended_s)
 
 
-def _ended_s(row: Pull) -> float:
-    return _began_s(row) + (row.pull_s or 0.0)
+def _judge_wave(
+    rows: list[Pull], wave: Sequence[int], leader: int, fetched: int | None, *, first: bool
+) -> None:
+    """Mark leader and followers of one wave.
+
+    A later wave may have found the image there, or gone: without rates nobody knows.
+    """
+    temperature = _temperature(fetched, rows[leader].size_bytes)
+    leads: bool | None = temperature != "warm"
+    if temperature == "unknown" and not first:
+        leads = None
+    for index in wave:
+        follows = index != leader
+        rows[index] = replace(
+            rows[index],
+            leader=False if follows else leads,
+            fetched_bytes=0 if follows and fetched is not None else fetched,
+            temperature=temperature,
+        )
 
 
 def _temperature(fetched_bytes: int | None, size_bytes: int | None) -> str:
@@ -276,6 +259,16 @@ def _temperature(fetched_bytes: int | None, size_bytes: int | None) -> str:
     if share >= COLD_SHARE:
         return "cold"
     return "warm" if share <= WARM_SHARE else "partial"
+
+
+def _censored(row: Pull, pod: PodRow | None, subject: Subject, ended_s: float) -> Pull:
+    """The row, without the end that came after the wait for its pod was over."""
+    if row.outcome != "pulled" or pod is None:
+        return row
+    ended_s = ended_s if pod.pulled is None else pod.pulled
+    if math.isinf(ended_s) or ended_s <= subject.deadline_s(pod.created):
+        return row
+    return replace(row, outcome="censored", pull_s=None, wait_s=None)
 
 
 def write_pulls(path: Path, rows: Iterable[Pull]) -> None:

@@ -6,6 +6,7 @@ is over. Format history: schema 1 (0.1.0) is the first.
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -103,16 +104,20 @@ def read_record(directory: Path) -> JobRecord:
         ) from error
     except json.JSONDecodeError as error:
         raise ReportError(f"{path}: not JSON ({error})", hint="restore the file") from error
-    if raw.get("schema") != SCHEMA:
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        schema = raw.get("schema") if isinstance(raw, dict) else None
         raise ReportError(
-            f"{path}: schema {raw.get('schema')}, this version reads {SCHEMA}",
+            f"{path}: schema {schema}, this version reads {SCHEMA}",
             hint="use the imgpull that wrote it, or a newer one",
         )
     known = {item.name for item in fields(JobRecord)}
     values = {key: value for key, value in raw.items() if key in known}
-    values["reasons"], values["notes"] = tuple(raw["reasons"]), tuple(raw.get("notes", ()))
-    values["error"] = Failure(**raw["error"]) if raw["error"] else None
-    return JobRecord(**values)
+    try:
+        values["reasons"], values["notes"] = tuple(raw["reasons"]), tuple(raw.get("notes", ()))
+        values["error"] = Failure(**raw["error"]) if raw["error"] else None
+        return JobRecord(**values)
+    except (KeyError, TypeError) as error:
+        raise ReportError(f"{path}: incomplete ({error})", hint="restore the file") from error
 
 
 def write_measurements(directory: Path, rows: Iterable[Measurement]) -> None:
@@ -125,7 +130,7 @@ def write_measurements(directory: Path, rows: Iterable[Measurement]) -> None:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(MEASUREMENT_COLUMNS)
         for row in sorted(rows, key=key):
-            value = f"{row.value:.9g}"
+            value = f"{row.value:.12g}"  # nanoseconds of hours, bytes of a terabyte
             out.writerow((row.measurement, row.statistic, row.subject, value, row.unit, row.source))
 
 
@@ -146,11 +151,12 @@ def read_measurements(directory: Path) -> list[Measurement]:
 
 def job_directories(sweep_dir: Path) -> list[Path]:
     """The finished trials of a sweep, further attempts included, in the order of their numbers."""
-    found = [path.parent for path in sweep_dir.glob("[0-9]*/job.json")]
-    found += [path.parent for path in sweep_dir.glob("[0-9]*/attempt-*/job.json")]
+    found = [path.parent for path in sweep_dir.glob("*/job.json")]
+    found += [path.parent for path in sweep_dir.glob("*/attempt-*/job.json")]
 
-    def numbers(path: Path) -> list[int]:
+    def numbers(path: Path) -> list[str]:
         parts = path.relative_to(sweep_dir).parts
-        return [int(part.removeprefix("attempt-")) for part in parts]
+        return [parts[0], *(part.removeprefix("attempt-") for part in parts[1:])]
 
-    return sorted(found, key=numbers)
+    own = [path for path in found if all(re.fullmatch("[0-9]+", part) for part in numbers(path))]
+    return sorted(own, key=lambda path: [int(part) for part in numbers(path)])

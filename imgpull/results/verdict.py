@@ -5,15 +5,15 @@ Each reason is a sentence with its figures. The rules: docs/design.md 4.5.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from imgpull import cl2, units
 from imgpull.engines import Subject
 from imgpull.pulls import Pull
-from imgpull.results.measure import cold_share, seen_share
-from imgpull.results.pull_rows import PodRow
-from imgpull.results.record import Measurement
+from imgpull.results.measure import cold_share, ready_in_time, seen_share
+from imgpull.results.record import VERDICTS, Measurement
+from imgpull.results.seen import PodRow
 
 # Up to this share of pulls may be unseen or unknown before a trial no longer counts.
 UNSEEN_LIMIT = 0.05
@@ -27,17 +27,38 @@ _TOLERANCE = 1.05
 
 @dataclass
 class Verdict:
-    """valid, degraded, invalid or failed, with the reasons for it."""
+    """valid, degraded, invalid or failed; whether the limits were met; and why."""
 
     verdict: str = "valid"
-    reasons: list[str] = field(default_factory=list)
     slo: str = "unknown"
+    _said: list[tuple[str, str]] = field(default_factory=list)  # (verdict, reason)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Every reason, the gravest first."""
+        said = sorted(self._said, key=lambda each: VERDICTS.index(each[0]), reverse=True)
+        return tuple(reason for _, reason in said)
 
     def lower_to(self, verdict: str, reason: str) -> None:
         """Never better than before."""
-        order = ("valid", "degraded", "invalid", "failed")
-        self.verdict = max(self.verdict, verdict, key=order.index)
-        self.reasons.append(reason)
+        self.verdict = max(self.verdict, verdict, key=VERDICTS.index)
+        self._said.append((verdict, reason))
+
+    def miss(self, reason: str) -> None:
+        """A limit was missed: a result, no fault."""
+        self.slo = "missed"
+        self._said.append(("valid", reason))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """All that a verdict is about."""
+
+    subject: Subject
+    report: cl2.Report
+    rows: Sequence[Pull]
+    pods: Sequence[PodRow]
+    found: Sequence[Measurement]
 
 
 def judge(
@@ -54,11 +75,14 @@ def judge(
             "failed", "no junit.xml: ClusterLoader2 stopped before the test (set-up or compilation)"
         )
         return verdict
-    _judge_failures(verdict, report.failures, rows, pods)
-    _judge_pods(verdict, subject, pods)
-    _judge_temperature(verdict, subject, rows)
-    _judge_unseen(verdict, subject, rows, pods)
-    _judge_rates(verdict, subject, rows, found)
+    trial = _Trial(subject, report, rows, pods, found)
+    for text in report.failures:
+        _judge_failure(verdict, trial, text)
+    _judge_pods(verdict, trial)
+    _judge_temperature(verdict, trial)
+    _judge_unseen(verdict, trial)
+    _judge_leaders(verdict, trial)
+    _judge_means(verdict, trial)
     if verdict.slo == "unknown" and report.pod_startup:
         verdict.slo = "met"
     return verdict
@@ -66,48 +90,66 @@ def judge(
 
 _SLOW = re.compile(r"pod startup: too high latency (\S+) percentile: got (\S+) expected: (\S+)")
 _THRESHOLD = re.compile(r"sample (?:above|below) threshold")
-_NO_SAMPLES = re.compile(r"(\S+): query returned no samples for ([^\]\s]+)")
+_METRIC = re.compile(r"error: (.+?): \[")
+_NO_SAMPLES = re.compile(r"([^\s\[]+): query returned no samples for ")
 _TIMED_OUT = re.compile(r"objects timed out|incorrect objects number")
 
 
-def _judge_failures(
-    verdict: Verdict, failures: Iterable[str], rows: Sequence[Pull], pods: Sequence[PodRow]
-) -> None:
+def _judge_failure(verdict: Verdict, trial: _Trial, text: str) -> None:
     """CL2's failures: slowness is a result, an absent metric invalid, anything else a failure."""
-    for text in failures:
-        if slow := _SLOW.search(text):
-            verdict.slo = "missed"
-            verdict.reasons.append(f"pod startup {slow[1]} percentile {slow[2]}, limit {slow[3]}")
-        elif absent := _NO_SAMPLES.findall(text):
-            _judge_absent(verdict, absent, rows)
-        elif _THRESHOLD.search(text):
-            verdict.slo = "missed"
-            verdict.reasons.append(text)
-        elif _TIMED_OUT.search(text) and _only_slow(pods):
-            verdict.slo = "missed"
-            late = sum(row.ready is None for row in pods)
-            verdict.reasons.append(f"{late} of {len(pods)} pods not ready when the wait ended")
-        else:
-            verdict.lower_to("failed", text)
+    absent, threshold = _NO_SAMPLES.findall(text), _THRESHOLD.search(text)
+    if slow := _SLOW.search(text):
+        verdict.miss(f"pod startup {slow[1]} percentile {slow[2]}, limit {slow[3]}")
+    elif _TIMED_OUT.search(text) and _only_slow(trial):
+        late = sum(not ready_in_time(trial.subject, pod) for pod in trial.pods)
+        verdict.miss(f"{late} of {len(trial.pods)} pods not ready when the wait ended")
+    elif "too many samples" in text or not (absent or threshold):
+        verdict.lower_to("failed", text + _broken_pulls(trial))
+    else:
+        if absent:
+            _judge_absent(verdict, trial, text, absent)
+        if threshold:
+            verdict.miss(text)
 
 
-def _judge_absent(
-    verdict: Verdict, absent: Sequence[tuple[str, str]], rows: Sequence[Pull]
-) -> None:
-    # A trial in which no pull ended has no pull metric either: that is slowness again.
-    if rows and not any(row.outcome == "pulled" for row in rows):
-        return
-    names = ", ".join(f"{metric}/{query}" for query, metric in absent)
-    verdict.lower_to("invalid", f"required samples are absent: {names}")
+def _judge_absent(verdict: Verdict, trial: _Trial, text: str, queries: Sequence[str]) -> None:
+    named = _METRIC.search(text)
+    metric = named[1] if named else ""
+    # Where no pull ended in time there is no pull metric either: that is slowness again.
+    if trial.rows and not any(row.outcome == "pulled" for row in trial.rows):
+        text_of = trial.report.query_text
+        queries = [query for query in queries if "pull" not in (text_of(metric, query) or "")]
+    if queries:
+        names = ", ".join(f"{metric}/{query}" for query in queries)
+        verdict.lower_to("invalid", f"required samples are absent: {names}")
 
 
-def _only_slow(pods: Sequence[PodRow]) -> bool:
-    """Whether every pod that is late had a node: then it was its image that was late."""
-    late = [row for row in pods if row.ready is None]
-    return bool(late) and all(row.scheduled is not None for row in late)
+def _only_slow(trial: _Trial) -> bool:
+    """Whether every pod that was late was still waiting for its image, or came up later."""
+    late = [pod for pod in trial.pods if not ready_in_time(trial.subject, pod)]
+    pulls = {(row.namespace, row.pod): row for row in trial.rows}
+    return bool(late) and all(
+        pod.ready is not None or _waited(pulls.get((pod.namespace, pod.pod))) for pod in late
+    )
 
 
-def _judge_pods(verdict: Verdict, subject: Subject, pods: Sequence[PodRow]) -> None:
+# Failures of a pull that a busy registry, network or kubelet causes: they pass, and cost time.
+_PASSING = frozenset({None, "throttled", "qps_exceeded", "network", "timeout"})
+
+
+def _waited(row: Pull | None) -> bool:
+    if row is None:
+        return False
+    return row.outcome == "censored" or (row.outcome == "failed" and row.failure in _PASSING)
+
+
+def _broken_pulls(trial: _Trial) -> str:
+    broken = [r for r in trial.rows if r.outcome == "failed" and r.failure not in _PASSING]
+    return f" ({len(broken)} pulls failed: {broken[0].failure})" if broken else ""
+
+
+def _judge_pods(verdict: Verdict, trial: _Trial) -> None:
+    subject, pods = trial.subject, trial.pods
     if not pods:
         return
     if subject.pods is not None and len(pods) < subject.pods:
@@ -117,83 +159,98 @@ def _judge_pods(verdict: Verdict, subject: Subject, pods: Sequence[PodRow]) -> N
         verdict.lower_to("invalid", f"pods ran on {len(nodes)} nodes, {subject.nodes} asked for")
 
 
-def _judge_temperature(verdict: Verdict, subject: Subject, rows: Sequence[Pull]) -> None:
-    if subject.cache not in ("cold", "warm") or not rows:
+def _judge_temperature(verdict: Verdict, trial: _Trial) -> None:
+    cache, rows = trial.subject.cache, trial.rows
+    if cache not in ("cold", "warm"):
         return
-    share = cold_share(rows)
     ended = [row for row in rows if row.outcome in ("pulled", "present")]
-    unknown = [row for row in ended if row.temperature == "unknown"]
+    unknown = sum(row.temperature == "unknown" for row in ended)
     if unknown:
         verdict.lower_to(
             "degraded",
-            f"temperature of {len(unknown)} of {len(ended)} pulls is unknown: no receive rates",
+            f"temperature of {unknown} of {len(ended)} pulls is unknown: no receive rates",
         )
-    if share is None:
-        return
-    if subject.cache == "cold" and share < 1:
+    share = cold_share(rows)
+    if cache == "cold" and share is not None and share < 1:
         verdict.lower_to(
             "invalid",
             f"cache=cold, but {1 - share:.0%} of nodes had the image or part of it already",
         )
-    if subject.cache == "warm" and share > 0:
-        verdict.lower_to("invalid", f"cache=warm, but {share:.0%} of nodes fetched the image")
+    fetched = {row.node for row in rows if row.leader and row.temperature in ("cold", "partial")}
+    if cache == "warm" and fetched:
+        verdict.lower_to(
+            "invalid", f"cache=warm, but {len(fetched)} nodes fetched the image or part of it"
+        )
 
 
-def _judge_unseen(
-    verdict: Verdict, subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]
-) -> None:
-    if not pods and not rows:
-        if subject.cache in ("cold", "warm"):
-            verdict.lower_to(
-                "invalid", f"no pull was seen: cache={subject.cache} cannot be verified"
-            )
+def _judge_unseen(verdict: Verdict, trial: _Trial) -> None:
+    cache = trial.subject.cache
+    if not trial.pods and not trial.rows:
+        if cache in ("cold", "warm"):
+            verdict.lower_to("invalid", f"no pull was seen: cache={cache} cannot be verified")
         else:
             verdict.lower_to("degraded", "no pull events: pulls are unknown")
         return
-    unseen = 1 - seen_share(rows, pods)
-    if unseen > UNSEEN_LIMIT:
+    share = seen_share(trial.subject, trial.rows, trial.pods)
+    unseen = 0.0 if share is None else 1 - share
+    if unseen > UNSEEN_LIMIT + 1e-9:  # 19 of 20 is still within 5 %
         verdict.lower_to("invalid", f"{unseen:.0%} of pulls were not seen")
     elif unseen > 0:
         verdict.lower_to("degraded", f"{unseen:.1%} of pulls were not seen")
 
 
-def _judge_rates(
-    verdict: Verdict, subject: Subject, rows: Sequence[Pull], found: Sequence[Measurement]
-) -> None:
-    """No leader pull, and no mean over leaders, is faster than the hardware."""
-    ceiling, what = _ceiling(subject)
-    leaders = [row for row in rows if row.leader and row.pull_s]
-    for row in leaders:
-        size = row.size_bytes or subject.compressed_bytes
-        if size and row.pull_s and size / row.pull_s > ceiling * _TOLERANCE:
-            verdict.lower_to(
-                "invalid",
-                f"{row.pod} pulled {units.format_size(size)} in {row.pull_s:.3g} s on {row.node}: "
-                f"more than {what} can do ({units.format_size(ceiling)}/s)",
-            )
-            break
-    # Followers return at once: containerd's mean speaks of leaders only when it counted no other.
-    counted = {row.statistic: row.value for row in found if row.measurement == "containerd_pulls"}
-    if rows and round(counted.get("success", -1)) != len(leaders):
+def _judge_leaders(verdict: Verdict, trial: _Trial) -> None:
+    """No leader pull is faster than the hardware."""
+    ceiling, what = _ceiling(trial.subject)
+    too_fast = []
+    for row in trial.rows:
+        size = row.size_bytes or trial.subject.compressed_bytes
+        if row.leader and size and row.pull_s and size / row.pull_s > ceiling * _TOLERANCE:
+            too_fast.append((size / row.pull_s, row, size))
+    if too_fast:
+        _, row, size = max(too_fast, key=lambda each: each[0])
+        verdict.lower_to(
+            "invalid",
+            f"{row.pod} pulled {units.format_size(size)} in {row.pull_s:.3g} s on {row.node}: "
+            f"more than {what} can do ({units.format_size(ceiling)}/s){_more(too_fast)}",
+        )
+
+
+def _judge_means(verdict: Verdict, trial: _Trial) -> None:
+    """No mean over leaders is faster than the hardware.
+
+    Followers return at once: containerd's mean speaks of leaders only when it counted no other.
+    """
+    counted = {row.statistic: row.value for row in trial.found if row.measurement == _PULLS}
+    leaders = sum(bool(row.leader) and row.pull_s is not None for row in trial.rows)
+    if trial.rows and round(counted.get("success", -1)) != leaders:
         return
-    for measured in found:
-        if _is_mean_throughput(measured) and measured.value > ceiling * _TOLERANCE:
-            where = f" on {measured.subject}" if measured.subject else ""
-            verdict.lower_to(
-                "invalid",
-                f"{measured.measurement} {measured.statistic}{where} is "
-                f"{measured.value / units.MIB:,.0f} MiB/s: more than {what} can do "
-                f"({ceiling / units.MIB:,.0f} MiB/s); the node was warm",
-            )
+    ceiling, what = _ceiling(trial.subject)
+    too_fast = [row for row in _mean_throughputs(trial.found) if row.value > ceiling * _TOLERANCE]
+    if too_fast:
+        worst = max(too_fast, key=lambda row: row.value)
+        where = f" on {worst.subject}" if worst.subject else ""
+        verdict.lower_to(
+            "invalid",
+            f"{worst.measurement} {worst.statistic}{where} is "
+            f"{worst.value / units.MIB:,.0f} MiB/s: more than {what} can do "
+            f"({ceiling / units.MIB:,.0f} MiB/s); the node was warm{_more(too_fast)}",
+        )
 
 
-def _is_mean_throughput(measured: Measurement) -> bool:
-    return (
-        measured.unit == "bytes/s"
-        and "throughput" in measured.measurement
-        and measured.source.startswith("GenericPrometheusQuery")
-        and not re.fullmatch(r"p\d+.*", measured.statistic)
-    )
+_PULLS = "containerd_pulls"
+
+
+def _mean_throughputs(found: Sequence[Measurement]) -> Iterator[Measurement]:
+    for row in found:
+        queried = row.source.startswith("GenericPrometheusQuery")
+        rate = row.unit == "bytes/s" and "throughput" in row.measurement
+        if queried and rate and not re.fullmatch(r"p\d+.*", row.statistic):
+            yield row
+
+
+def _more(found: Sequence[object]) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
 
 
 def _ceiling(subject: Subject) -> tuple[float, str]:

@@ -1,14 +1,20 @@
 """`ledger.jsonl`: what a sweep planned and what happened, one fsynced line an event.
 
-Hides how a file survives a crash. The ledger is plan and history; the truth of a trial is its
-job.json. Events: sweep, planned, started, finished, interrupted, ended.
+Hides how a file survives a crash and who may write it. The ledger is plan and history; the truth
+of a trial is its job.json. Events: sweep, planned, parent, started, finished, logged, interrupted,
+ended.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from imgpull.errors import ConfigError
 
 SCHEMA = 1
 NAME = "ledger.jsonl"
@@ -19,6 +25,21 @@ class Ledger:
 
     def __init__(self, sweep_dir: Path) -> None:
         self.path = sweep_dir / NAME
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from running this sweep; ConfigError when one does already."""
+        with self.path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"the sweep in {self.path.parent} is still running in another process",
+                    hint="wait until it ends, or stop it with Ctrl-C",
+                ) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
 
     def append(self, event: str, **data: Any) -> None:
         """Add one event; it is on disk when this returns."""
@@ -48,10 +69,11 @@ class Ledger:
         if not self.path.exists():
             return []
         events = []
-        for line in self.path.read_text("utf-8", errors="replace").splitlines():
+        # By "\n" alone: a broken line may hold bytes that splitlines() takes for an end.
+        for line in self.path.read_bytes().split(b"\n"):
             try:
                 event = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # no JSON, or no UTF-8
                 continue
             if isinstance(event, dict):
                 events.append(event)

@@ -1,15 +1,17 @@
-"""Which trials a sweep consists of, and in which order they run.
+"""Which trials a sweep consists of, in which order they run, and where each leaves its files.
 
 Hides the randomisation: blocks hold every cell once, each shuffled by the seed, so that a drift of
-the cloud does not become an effect of a factor.
+the cloud does not become an effect of a factor. And what is left to do of a sweep begun earlier.
 """
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
-from imgpull.config.job import FACTORS, Job
+from imgpull import pipeline
+from imgpull.config.job import Job, content_id
+from imgpull.sweep.resume import Earlier
 
 # How a factor is written in a run's name, where columns are narrow.
 _SHORT = {"deployments": "d", "replicas": "r", "qps": "q", "nodes": "n"}
@@ -18,62 +20,128 @@ _BY_LEVEL_ALONE = ("image", "cluster", "cache")
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of levels, composed and checked."""
+    """One combination of levels, composed and checked.
+
+    `values` is its resolved configuration, `files` its bundle (None where nothing is rendered):
+    what was checked is what runs, also when conf/ or templates/ are edited meanwhile.
+    """
 
     overrides: tuple[str, ...]
     cell_id: str
+    label: str
     job: Job
+    values: Mapping[str, Any]
     factors: Mapping[str, Any]
-    swept: Mapping[str, Any]  # swept keys that are no standing factor
+    files: Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
 class Planned:
     """One trial in its place. `directory` is relative to the sweep's."""
 
+    cell: Cell
+    name: str
     directory: str
-    cell_id: str
-    trial_id: str
     trial: int
     attempt: int
     block: int
     position: int
-    name: str
-    overrides: tuple[str, ...]
-    swept: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trial_id(self) -> str:
+        """The name of this execution of its cell."""
+        return pipeline.trial_id(self.cell.cell_id, self.trial)
+
+    @property
+    def job(self) -> Job:
+        """What is run: the cell's job as this trial."""
+        return replace(self.cell.job, trial=self.trial)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The configuration of this trial, as it was checked."""
+        return {**self.cell.values, "trial": self.trial}
 
     def as_event(self) -> dict[str, Any]:
         """The ledger's line for it."""
-        return {"event": "planned", **asdict(self)}
+        return {
+            "event": "planned",
+            "trial_id": self.trial_id,
+            "cell_id": self.cell.cell_id,
+            "trial": self.trial,
+            "attempt": self.attempt,
+            "block": self.block,
+            "position": self.position,
+            "name": self.name,
+            "dir": self.directory,
+            "overrides": list(self.cell.overrides),
+        }
+
+
+def matrix_id(cells: Sequence[Cell], seed: int) -> str:
+    """Equal for two sweeps of the same cells and seed, whatever the order of the cells.
+
+    The seed is no part of a cell, but a simulated trial of another seed is another trial.
+    """
+    return content_id({"cells": sorted(cell.cell_id for cell in cells), "seed": seed})
+
+
+def plan_trials(
+    cells: Sequence[Cell], trials: Sequence[int], order: str, seed: int, earlier: Earlier | None
+) -> list[Planned]:
+    """What is to be run, in order: all of it, or what an earlier sweep lacks or must run again."""
+    named = names(cells)
+    number = earlier.next_number if earlier else 0
+    position = earlier.positions if earlier else 0
+    plan: list[Planned] = []
+    for block, trial, cell in order_trials(cells, trials, order, seed):
+        before = earlier.done.get(pipeline.trial_id(cell.cell_id, trial)) if earlier else None
+        if before is not None and before.counts:
+            continue
+        if before is None:
+            attempt, directory = 1, str(number)
+            number += 1
+        else:
+            attempt = before.next_attempt
+            directory = f"{before.directory}/attempt-{attempt}"
+        position += 1
+        plan.append(Planned(cell, named[cell.cell_id], directory, trial, attempt, block, position))
+    return plan
 
 
 def order_trials(
     cells: Sequence[Cell], trials: Sequence[int], order: str, seed: int
 ) -> list[tuple[int, int, Cell]]:
-    """(block, trial, cell) in running order; a block is one trial of every cell."""
+    """(block, trial, cell) in running order.
+
+    A block is one trial of every cell; an order without blocks makes the whole sweep block 1.
+    """
     if order == "as_given":
-        return [(trial, trial, cell) for cell in cells for trial in trials]
-    pairs = []
+        return [(1, trial, cell) for cell in cells for trial in trials]
+    if order == "shuffled":
+        every = [(1, trial, cell) for trial in trials for cell in cells]
+        random.Random(f"{seed}/order").shuffle(every)
+        return every
+    ordered = []
     for trial in trials:
         block = [(trial, trial, cell) for cell in cells]
+        # Keyed by trial, so that asking for more trials later does not reorder earlier blocks.
         random.Random(f"{seed}/order/{trial}").shuffle(block)
-        pairs += block
-    if order == "shuffled":
-        random.Random(f"{seed}/order").shuffle(pairs)
-    return pairs
+        ordered += block
+    return ordered
 
 
 def names(cells: Sequence[Cell]) -> dict[str, str]:
     """cell_id -> what differs from the other cells, short: "r5 q10"."""
     varied = [
-        key for key in cells[0].factors if len({str(cell.factors.get(key)) for cell in cells}) > 1
+        key
+        for key, levels in factor_levels([cell.factors for cell in cells]).items()
+        if len(levels) > 1
     ]
-    found = {}
-    for cell in cells:
-        parts = [_part(key, cell.factors[key]) for key in varied]
-        job = cell.job
-        found[cell.cell_id] = " ".join(parts) or f"{job.image.name} n{job.nodes} r{job.replicas}"
-    return found
+    return {
+        cell.cell_id: " ".join(_part(key, cell.factors.get(key)) for key in varied) or cell.label
+        for cell in cells
+    }
 
 
 def _part(key: str, level: Any) -> str:
@@ -82,6 +150,11 @@ def _part(key: str, level: Any) -> str:
     return str(level) if key in _BY_LEVEL_ALONE else f"{key.rpartition('.')[2]}={level}"
 
 
-def swept_levels(overrides: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Swept keys that are no standing factor, with their levels: cluster.node.nic_mbit_s=1000."""
-    return {key: level for key, level in overrides if key not in FACTORS}
+def factor_levels(trials: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Every factor of these trials or cells with its different levels, in the order given."""
+    keys = dict.fromkeys(key for factors in trials for key in factors)
+    # By text: a level may be a list, and 1 is not True.
+    return {
+        key: list({str(level): level for level in (f.get(key) for f in trials)}.values())
+        for key in keys
+    }

@@ -8,7 +8,6 @@ from typing import Any
 
 from imgpull import units
 from imgpull.results.record import JobRecord
-from imgpull.sweep.plan import Planned
 
 _MARKS = {"valid": "green", "degraded": "yellow", "invalid": "red", "failed": "red"}
 
@@ -16,7 +15,7 @@ _MARKS = {"valid": "green", "degraded": "yellow", "invalid": "red", "failed": "r
 class Progress:
     """Tells of `total` trials; use as a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int = 0) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
@@ -27,7 +26,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
-            self._status = self._console.status("planning")
+            self._status = self._console.status("planning ...")
             self._status.start()
         return self
 
@@ -40,12 +39,10 @@ class Progress:
         if self._status is not None:
             self._status.stop()
 
-    def start(self, planned: Planned) -> None:
+    def start(self, name: str, trial: int, attempt: int) -> None:
         """A trial begins."""
-        again = f", attempt {planned.attempt}" if planned.attempt > 1 else ""
-        self._current = (
-            f"{self._done + 1}/{self._total}  {planned.name}  trial {planned.trial}{again}"
-        )
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        self._current = f"{self._done + 1}/{self._total}  {name}  trial {trial}{again}  "
         self.step("starting")
 
     def step(self, name: str) -> None:
@@ -53,14 +50,14 @@ class Progress:
         if self._status is not None:
             from rich.markup import escape
 
-            self._status.update(escape(f"{self._current}  {name} ..."))
+            self._status.update(escape(f"{self._current}{name} ..."))
 
     def finish(self, record: JobRecord) -> None:
         """The current trial is over."""
         from rich.text import Text
 
         self._done += 1
-        line = Text(f"{self._current}  ")
+        line = Text(self._current)
         line.append(record.verdict, style=_MARKS[record.verdict])
         if record.slo == "missed":
             line.append(", startup limit missed")
@@ -68,7 +65,7 @@ class Progress:
             line.append(f", {units.format_duration(round(record.virtual_s))} simulated")
         line.append(f" in {record.wall_s:.2f} s")
         if record.verdict != "valid" and record.reasons:
-            line.append(f": {record.reasons[0]}")
+            line.append(f": {' '.join(record.reasons[0].split())}")  # one line, whatever it quotes
         self._console.print(line, soft_wrap=True)
 
     def say(self, line: str) -> None:

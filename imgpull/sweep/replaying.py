@@ -5,20 +5,22 @@ Hides that the original command is gone: a trial's own snapshot (config.resolved
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from imgpull import engines, pipeline, render, tracking
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.errors import ConfigError, ReportError
 from imgpull.results.record import job_directories, read_record
+from imgpull.sweep.ending import INTERRUPTED, review
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.running import ROOT, verdict_counts, view_lines
+from imgpull.sweep.plan import factor_levels
+from imgpull.sweep.resume import ATTEMPT
+from imgpull.sweep.tracked import ROOT, view_lines
 
 # What a trial leaves that depends on nothing but its configuration, on the simulator.
 _SAME_FILES = ("pulls.csv", "measurements.csv", "pods.csv", "events.jsonl", "series.csv")
@@ -26,6 +28,7 @@ _SAME_FILES = ("pulls.csv", "measurements.csv", "pods.csv", "events.jsonl", "ser
 
 def log_again(directory: Path, *, uri: str | None, experiment: str) -> Iterator[str]:
     """Log a sweep's or one trial's directory; idempotent. Yields a line for each trial."""
+    directory = directory.resolve()
     found = [directory] if (directory / "job.json").exists() else job_directories(directory)
     if not found:
         raise ReportError(
@@ -36,71 +39,72 @@ def log_again(directory: Path, *, uri: str | None, experiment: str) -> Iterator[
         schema.Tracking(kind=kind, uri=uri, experiment=experiment), ROOT
     )
     sweep_dir = _sweep_of(found[0])
-    records = {path: read_record(path) for path in found}
-    factors: dict[str, list[Any]] = {}
-    for record in records.values():
-        for name, level in record.factors.items():
-            levels = factors.setdefault(name, [])
-            if level not in levels:
-                levels.append(level)
-    parent = tracker.start_sweep(sweep_dir, factors=factors, command=_command(sweep_dir))
-    for path, record in records.items():
+    end = review(sweep_dir)
+    events = Ledger(sweep_dir).read()
+    parent = tracker.start_sweep(
+        sweep_dir,
+        factors=factor_levels([record.factors for record in end.records]),
+        command=_command(events),
+    )
+    for path in found:
         run_id = tracker.log_trial(path, parent)
+        record = read_record(path)
         yield f"{path.relative_to(sweep_dir)}: {record.name}, {record.verdict}, run {run_id}"
-    counts = verdict_counts(list(records.values()))
-    tracker.finish_sweep(sweep_dir, parent, status="FINISHED", counts=counts, note_markdown="")
-    yield from view_lines(tracker, parent)
+    tracker.finish_sweep(
+        sweep_dir,
+        parent,
+        status="KILLED" if _interrupted(events) else "FINISHED",
+        counts=end.counts,
+        note_markdown=end.markdown,
+    )
+    yield from view_lines(tracker.view(parent))
 
 
 def _sweep_of(job_dir: Path) -> Path:
-    above = job_dir.resolve().parent
-    return above.parent if job_dir.name.startswith("attempt-") else above
+    return job_dir.parent.parent if job_dir.name.startswith(ATTEMPT) else job_dir.parent
 
 
-def _command(sweep_dir: Path) -> str:
-    arguments: list[str] = []
-    for event in Ledger(sweep_dir).read():
-        if event.get("event") == "sweep":
-            arguments = event.get("arguments", [])
-    return " ".join(["python", "run.py", *arguments])
+def _command(events: Sequence[Mapping[str, Any]]) -> str:
+    found = [event.get("arguments", []) for event in events if event.get("event") == "sweep"]
+    return shlex.join(["python", "run.py", *(found[-1] if found else [])])
+
+
+def _interrupted(events: Sequence[Mapping[str, Any]]) -> bool:
+    ended = [event.get("status") for event in events if event.get("event") == "ended"]
+    return bool(ended) and ended[-1] == INTERRUPTED
 
 
 def reproduce(directory: Path, *, into: Path | None, run: bool) -> tuple[bool, list[str]]:
     """Render, and run unless told not to, from a trial's snapshot; whether all is as recorded."""
     before = read_record(directory)
-    snapshot = directory / pipeline.RESOLVED
-    try:
-        values = yaml.safe_load(snapshot.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ReportError(f"{snapshot}: {error}", hint="restore the file") from error
-    place = pipeline.Place(_new_directory(into), before.name, before.block, before.position)
+    values = pipeline.read_resolved(directory)
+    job = jobs.job_from(values)
+    files = render.render(job) if engines.build(job).renders else None
+    if files is None and not run:
+        raise ConfigError("a replayed report has no bundle", hint="use --until run")
+    target = _new_directory(into)
     if run:
-        after = pipeline.run_job(values, place, lambda step: None)
-        bundle = after.bundle_sha256
-    else:
-        job = jobs.job_from(values)
-        if not engines.build(job).renders:
-            raise ConfigError("a replayed report has no bundle", hint="use --until run")
-        bundle = render.write(render.render(job), place.directory / "bundle").sha256
-    same = bundle == before.bundle_sha256
-    lines = [f"bundle:   {'identical' if same else 'DIFFERS: the templates have changed'}"]
-    if run:
-        differ = [
-            name for name in _SAME_FILES if not _equal(directory / name, place.directory / name)
-        ]
-        differ += (
-            [] if _equal_trees(directory / "report", place.directory / "report") else ["report"]
+        place = pipeline.Place(
+            target, before.name, before.cell_id, before.factors, before.block, before.position
         )
-        lines.append(f"results:  {'identical' if not differ else 'differ: ' + ', '.join(differ)}")
-        # On a real cluster results are measured anew, and so they differ.
-        same = same and (not differ or after.virtual_s is None)
-    lines.append(f"written:  {place.directory}")
-    return same, lines
+        pipeline.run_job(job, values, files, place, lambda step: None)
+    else:
+        render.write(files or {}, target / "bundle")
+    same, lines = True, []
+    if files is not None:
+        same = render.bundle_sha256(files) == before.bundle_sha256
+        lines.append(f"bundle:   {'identical' if same else 'DIFFERS: templates or code changed'}")
+    if run:
+        differ = _differing(directory, target)
+        lines.append(f"results:  {'DIFFER: ' + ', '.join(differ) if differ else 'identical'}")
+        measured_anew = files is not None and before.virtual_s is None  # real time: they differ
+        same = same and (not differ or measured_anew)
+    return same, [*lines, f"written:  {target}"]
 
 
 def _new_directory(into: Path | None) -> Path:
     if into is not None:
-        if into.exists() and any(into.iterdir()):
+        if into.exists() and (not into.is_dir() or any(into.iterdir())):
             raise ConfigError(f"--into {into} is not empty", hint="name a new directory")
         return into
     stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
@@ -108,20 +112,14 @@ def _new_directory(into: Path | None) -> Path:
 
 
 def _differing(left: Path, right: Path) -> list[str]:
-    names = [name for name in _SAME_FILES if not _equal(left / name, right / name)]
-    return names if _equal_trees(left / "report", right / "report") else [*names, "report"]
+    """The files of two trials that are not the same, byte for byte."""
+    names = [name for name in _SAME_FILES if _digests(left / name) != _digests(right / name)]
+    return [*names, *(["report"] * (_digests(left / "report") != _digests(right / "report")))]
 
 
-def _equal(left: Path, right: Path) -> bool:
-    if left.exists() != right.exists():
-        return False
-    return not left.exists() or _digest(left) == _digest(right)
-
-
-def _equal_trees(left: Path, right: Path) -> bool:
-    trees = [{p.name: _digest(p) for p in root.glob("*") if p.is_file()} for root in (left, right)]
-    return trees[0] == trees[1]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digests(path: Path) -> dict[str, str]:
+    """Content hashes of a file, or of all files below a directory; none when it is missing."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return {
+        p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }

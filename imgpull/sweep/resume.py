@@ -4,64 +4,91 @@ Hides the rule "content decides": a sweep is the same when its cells are, and a 
 its job.json says that it counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgpull.config.job import content_id
 from imgpull.errors import ReportError
 from imgpull.results.record import job_directories, read_record
 from imgpull.sweep.ledger import NAME, Ledger
-from imgpull.sweep.plan import Cell
+
+ATTEMPT = "attempt-"
 
 
 @dataclass(frozen=True)
 class Done:
-    """The last attempt of a trial: its directory (the first attempt's) and whether it counts."""
+    """The last attempt of a trial: where its first attempt lies, and whether it counts."""
 
     directory: str
-    attempt: int
+    next_attempt: int
     counts: bool
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """A sweep to continue."""
+    """A sweep to continue. `unlogged` are its finished trials that no tracker is known to have."""
 
     directory: Path
     done: Mapping[str, Done]
     next_number: int
     positions: int
     parent: str | None
+    unlogged: tuple[Path, ...]
+    ended: bool  # its end step was done, and not because of Ctrl-C
 
 
-def matrix_id(cells: Sequence[Cell]) -> str:
-    """Equal for two sweeps of the same cells, in whatever order."""
-    return content_id({"cells": sorted(cell.cell_id for cell in cells)})
+def find_earlier(candidates: Iterable[Path], matrix: str) -> Earlier | None:
+    """The newest sweep of the same matrix, finished or not; None without one.
 
-
-def find_earlier(root: Path, cells: Sequence[Cell]) -> Earlier | None:
-    """The newest sweep of the same matrix under `root`, finished or not; None without one."""
-    wanted = matrix_id(cells)
-    ledgers = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
-    for path in ledgers:
-        events = Ledger(path.parent).read()
-        if any(event.get("matrix") == wanted for event in events):
-            parents = [event["run_id"] for event in events if event.get("event") == "parent"]
-            return _read(path.parent, parents[-1] if parents else None)
+    Newest by name, which is a time: a copied directory keeps it.
+    """
+    for directory in sorted(candidates, key=lambda path: path.name, reverse=True):
+        events = Ledger(directory).read()
+        if any(event.get("matrix") == matrix for event in events):
+            return _read(directory, events)
     return None
 
 
-def _read(directory: Path, parent: str | None) -> Earlier:
+def sweep_directories(root: Path) -> list[Path]:
+    """Every directory under `root` that holds a ledger."""
+    return [path.parent for path in root.glob(f"*/{NAME}")]
+
+
+def _read(directory: Path, events: list[dict[str, object]]) -> Earlier:
     done: dict[str, Done] = {}
     positions = 0
+    logged = {event.get("dir") for event in events if event.get("event") == "logged"}
+    unlogged = []
     for job_dir in job_directories(directory):
         try:
             record = read_record(job_dir)
         except ReportError:
             continue  # unreadable is not done
-        number = job_dir.relative_to(directory).parts[0]
-        done[record.trial_id] = Done(number, record.attempt, record.counts)
+        where = job_dir.relative_to(directory)
+        number = where.parts[0]
+        done[record.trial_id] = Done(number, _next_attempt(directory / number), record.counts)
         positions = max(positions, record.position)
+        if where.as_posix() not in logged:
+            unlogged.append(job_dir)
     numbers = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
-    return Earlier(directory, done, max(numbers, default=-1) + 1, positions, parent)
+    parents = [str(event["run_id"]) for event in events if event.get("event") == "parent"]
+    return Earlier(
+        directory,
+        done,
+        next_number=max(numbers, default=-1) + 1,
+        positions=positions,
+        parent=parents[-1] if parents else None,
+        unlogged=tuple(unlogged),
+        ended=_ended(events),
+    )
+
+
+def _next_attempt(first: Path) -> int:
+    """One more than any attempt begun here: one that was cut off left files that must not mix."""
+    names = [path.name.removeprefix(ATTEMPT) for path in first.glob(f"{ATTEMPT}*")]
+    return max([1, *(int(name) for name in names if name.isdigit())]) + 1
+
+
+def _ended(events: list[dict[str, object]]) -> bool:
+    marks = [e for e in events if e.get("event") in ("sweep", "interrupted", "ended")]
+    return bool(marks) and marks[-1].get("event") == "ended" and marks[-1].get("status") != 130

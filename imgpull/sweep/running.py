@@ -1,76 +1,97 @@
-"""One sweep while it runs: its directory, ledger and tracker, and the end that always comes.
+"""One sweep while it runs: trial after trial, and the end that always comes.
 
 Hides what must happen whatever a trial does: the ledger knows of each, MLflow's parent is closed,
-and the summary, plots and table are made from the directories, on Ctrl-C too.
+and the end step is done, on Ctrl-C too.
 """
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from imgpull import analysis, pipeline
-from imgpull.config import schema
-from imgpull.errors import ImgpullError, TrackingError
-from imgpull.results.record import VERDICTS, JobRecord
+from imgpull import pipeline
+from imgpull.errors import ImgpullError
+from imgpull.results.record import JobRecord
+from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, Conclusion, conclude
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.plan import Planned
 from imgpull.sweep.progress import Progress
-from imgpull.tracking import Tracker
-
-# Beside run.py: where mlflow.db is and what sweep directories are relative to.
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+from imgpull.sweep.tracked import Tracked
 
 
 @dataclass
 class Sweep:
-    """A sweep in progress."""
+    """A sweep in progress. `earlier` are trials of a former session that MLflow may lack."""
 
     directory: Path
     plan: Sequence[Planned]
-    tracker: Tracker
-    progress: Progress
-    asked: Mapping[str, Any]
-    factors: Mapping[str, Sequence[Any]]
+    tracked: Tracked
+    factors: Mapping[str, Sequence[object]]
     parent: str | None = None
+    earlier: Sequence[Path] = ()
+    stop_on_failure: bool = False
     records: list[JobRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.directory)
+        self.progress = Progress(len(self.plan))
 
     def run(self, launch: Callable[[Planned], None]) -> int:
-        """Launch every trial in turn, then do the end step; returns the exit status."""
-        self._tracked(self._start_parent)
-        status = OK
+        """Launch every trial in turn, do the end step; returns the exit status."""
+        with self.progress:
+            status = self._run(launch)
+        return self._finish(status)
+
+    def _run(self, launch: Callable[[Planned], None]) -> int:
         try:
-            for planned in self.plan:
+            self._start()
+            for left, planned in zip(range(len(self.plan))[::-1], self.plan, strict=True):
                 self.ledger.append("started", trial_id=planned.trial_id, dir=planned.directory)
-                self.progress.start(planned)
+                self.progress.start(planned.name, planned.trial, planned.attempt)
                 launch(planned)
-                if self._should_stop():
-                    self.warnings.append("on_failure=stop: trials after the failed one did not run")
+                if left and self._should_stop():
+                    self.warnings.append(f"on_failure=stop: {left} trials after it did not run")
                     break
         except KeyboardInterrupt:
             self.ledger.append("interrupted")
-            status = INTERRUPTED
-        return status
+            return INTERRUPTED
+        except Exception as error:
+            # Not the trial's: a full disk, a conf/ broken meanwhile, a bug. What is done counts.
+            known = isinstance(error, ImgpullError)
+            if not known:
+                traceback.print_exc()
+            words = str(error) if known else f"{type(error).__name__}: {error}"
+            self.warnings.append(f"the sweep broke: {words}")
+            return FAILED
+        return OK if all(record.counts for record in self.records) else FAILED
 
-    def run_trial(self, values: Mapping[str, Any], planned: Planned) -> JobRecord:
-        """Run one planned trial of a resolved configuration, record and log it."""
+    def _start(self) -> None:
+        self.progress.step("opening MLflow")
+        command = shlex.join(["python", *sys.argv])
+        self.tracked.start(self.directory, self.factors, command, self.parent)
+        if self.tracked.parent and self.tracked.parent != self.parent:
+            self.ledger.append("parent", run_id=self.tracked.parent)
+        for job_dir in self.earlier:
+            self._log(job_dir)
+
+    def run_trial(self, planned: Planned) -> JobRecord:
+        """Run one planned trial, record and log it."""
         place = pipeline.Place(
             directory=self.directory / planned.directory,
             name=planned.name,
+            cell_id=planned.cell.cell_id,
+            factors=planned.cell.factors,
             block=planned.block,
             position=planned.position,
             attempt=planned.attempt,
-            swept=planned.swept,
         )
-        record = pipeline.run_job(values, place, self.progress.step)
+        record = pipeline.run_job(
+            planned.job, planned.values, planned.cell.files, place, self.progress.step
+        )
+        self.records.append(record)
         self.ledger.append(
             "finished",
             trial_id=record.trial_id,
@@ -79,129 +100,51 @@ class Sweep:
             wall_s=record.wall_s,
             virtual_s=record.virtual_s,
         )
-        self.records.append(record)
         self.progress.step("logging to MLflow")
-        self._tracked(lambda: self.tracker.log_trial(place.directory, self.parent))
+        self._log(place.directory)
         self.progress.finish(record)
         return record
 
+    def _log(self, job_dir: Path) -> None:
+        run_id = self.tracked.log(job_dir)
+        if run_id:
+            where = job_dir.relative_to(self.directory).as_posix()
+            self.ledger.append("logged", dir=where, run_id=run_id)
+
     def _should_stop(self) -> bool:
-        if self.asked.get("on_failure") != "stop" or not self.records:
-            return False
-        return not self.records[-1].counts
+        return self.stop_on_failure and not self.records[-1].counts
 
-    def _start_parent(self) -> None:
-        self.parent = self.tracker.start_sweep(
-            self.directory,
-            factors=self.factors,
-            command=shlex.join(["python", *sys.argv]),
-            parent=self.parent,
-        )
-        if self.parent:
-            self.ledger.append("parent", run_id=self.parent)
+    def warn_once(self, warning: str) -> None:
+        """Say this at the end."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
-    def _tracked(self, call: Callable[[], Any]) -> None:
-        """Do it, or warn once: the directories are the record."""
+    def _finish(self, status: int) -> int:
+        from rich.console import Console
+
+        console = Console(highlight=False)
         try:
-            call()
-        except TrackingError as error:
-            if not any(error.message in warning for warning in self.warnings):
-                self.warnings.append(f"MLflow: {error}")
+            end = conclude(self.directory, console)
+        except KeyboardInterrupt:  # a second one: no time for plots
+            status, end = INTERRUPTED, Conclusion()
+        try:
+            self.ledger.append("ended", status=status, verdicts=end.counts)
+        except OSError as error:
+            self.warn_once(f"the ledger could not be written: {error}")
+        killed = status == INTERRUPTED
+        self.tracked.finish(self.directory, killed=killed, counts=end.counts, note=end.markdown)
+        self._warn(end.warnings)
+        for line in [
+            *self.tracked.view_lines(),
+            f"summary:  {end.summary or self.directory}",
+        ]:
+            console.print(line, soft_wrap=True, markup=False)
+        return status
 
-
-def finish(sweep: Sweep, status: int) -> int:
-    """Write summary and plots, close the parent run, print the table; returns the exit status."""
-    from rich.console import Console
-
-    directory = sweep.directory
-    counts = dict.fromkeys(VERDICTS, 0)
-    for record in sweep.records:
-        counts[record.verdict] += 1
-    if status == OK and any(not record.counts for record in sweep.records):
-        status = FAILED
-    console = Console(highlight=False)
-    lines: list[str] = []
-    summary = None
-    try:
-        summary = analysis.write_summary(directory)
-        frame = analysis.read_sweep(directory)
-        lines = analysis.notes(frame, asked=sweep.asked)
-        analysis.print_table(frame, console)
-        analysis.draw_plots(directory, frame)
-    except ImgpullError as error:
-        sweep.warnings.append(str(error))
-    except Exception as error:  # a picture that fails must not hide the results
-        sweep.warnings.append(f"the end step broke: {type(error).__name__}: {error}")
-    _close_parent(sweep, status, counts, lines)
-    sweep.ledger.append("ended", status=status, verdicts=counts)
-    _print_end(sweep, console, lines, summary, status)
-    return status
-
-
-def _close_parent(
-    sweep: Sweep, status: int, counts: Mapping[str, int], lines: Iterable[str]
-) -> None:
-    """An interrupted sweep is KILLED, one with failed trials still FINISHED: it has results."""
-    note = "\n".join(f"- {line}" for line in lines)
-    sweep._tracked(
-        lambda: sweep.tracker.finish_sweep(
-            sweep.directory,
-            sweep.parent,
-            status="KILLED" if status == INTERRUPTED else "FINISHED",
-            counts=counts,
-            note_markdown=note,
-        )
-    )
-
-
-def _print_end(
-    sweep: Sweep, console: Any, lines: Iterable[str], summary: Path | None, status: int
-) -> None:
-    def tell(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
-
-    for line in lines:
-        tell(f"- {line}")
-    for line in dict.fromkeys(note for record in sweep.records for note in record.notes):
-        tell(f"- note: {line}")
-    for warning in sweep.warnings:
-        tell(f"warning: {warning}")
-    if status == INTERRUPTED:
-        left = len(sweep.plan) - len(sweep.records)
-        tell(f"interrupted: {left} of {len(sweep.plan)} trials not done; add resume=auto")
-    for line in view_lines(sweep.tracker, sweep.parent):
-        tell(line)
-    tell(f"summary:  {summary or sweep.directory}")
-
-
-def verdict_counts(records: Sequence[JobRecord]) -> dict[str, int]:
-    """MLflow's metrics of a sweep: how many cells, trials, and trials of each verdict."""
-    return {
-        "cells/total": len({record.cell_id for record in records}),
-        "trials/total": len(records),
-        **{f"trials/{v}": sum(record.verdict == v for record in records) for v in VERDICTS},
-    }
-
-
-def view_lines(tracker: Tracker, parent: str | None) -> list[str]:
-    """Where MLflow shows a sweep: the command and the filtered chart URL."""
-    try:
-        view = tracker.view(parent)
-    except TrackingError:
-        return []
-    if view is None:
-        return []
-    command = [f"MLflow:   {view.command}"] if view.command else []
-    return [*command, f"charts:   {view.chart_url}"]
-
-
-def open_tracker(settings: schema.Tracking) -> tuple[Tracker, str | None]:
-    """The tracker asked for, or one that does nothing and the reason, when MLflow is away."""
-    from imgpull import tracking
-
-    try:
-        return tracking.open_tracker(settings, ROOT), None
-    except TrackingError as error:
-        return tracking.open_tracker(schema.Tracking(kind=schema.TrackingKind.none), ROOT), str(
-            error
-        )
+    def _warn(self, warnings: Sequence[str]) -> None:
+        away = self.tracked.warning(self.directory)
+        for warning in [*self.warnings, *warnings, *([away] if away else [])]:
+            self.progress.say(f"warning: {warning}")
+        left = len(self.plan) - len(self.records)
+        if left:
+            self.progress.say(f"{left} of {len(self.plan)} trials not done; add resume=auto")

@@ -256,8 +256,8 @@ def _tags(
     }
     tags |= {f"versions.{name}": text for name, text in record.versions.items()}
     tags |= {f"digests.{name}": text for name, text in record.digests.items() if text}
-    if commit := record.git.get("commit"):
-        tags["mlflow.source.git.commit"] = str(commit)
+    if revision := record.git.get("revision"):
+        tags["mlflow.source.git.commit"] = str(revision)
     if (dirty := record.git.get("dirty")) is not None:
         tags["imgpull.git_dirty"] = as_text(dirty)
     if table:

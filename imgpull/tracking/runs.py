@@ -311,7 +311,7 @@ def _sweep_facts(sweep_dir: Path) -> dict[str, str]:
     """What the trials say of the sweep as a whole: who measured, and from which commit."""
     records = [read_record(path) for path in job_directories(sweep_dir)]
     facts = {"imgpull.engine": ",".join(sorted({record.engine for record in records}))}
-    commits = sorted({str(record.git.get("commit") or "") for record in records} - {""})
+    commits = sorted({str(record.git.get("revision") or "") for record in records} - {""})
     if commits:
         facts["mlflow.source.git.commit"] = ",".join(commits)
     return facts

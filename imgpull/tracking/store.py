@@ -9,6 +9,8 @@ import fcntl
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +67,15 @@ def open_store(settings: schema.Tracking, root: Path) -> Store:
         _create_database(database, artifacts)
         client = _open_database(database)
         experiment_id = _experiment(client, settings.experiment, artifacts)
-        command = f"mlflow ui --backend-store-uri {shlex.quote(_sqlite(database))}"
+        command = f"{_program()} ui --backend-store-uri {shlex.quote(_sqlite(database))}"
         return Store(client, experiment_id, _LOCAL_UI, command)
+
+
+def _program() -> str:
+    """How to call this environment's `mlflow`, which need not be on the PATH."""
+    ours = Path(sys.executable).with_name("mlflow")
+    found = shutil.which("mlflow")
+    return "mlflow" if not ours.exists() or found == str(ours) else shlex.quote(str(ours))
 
 
 def find_client(settings: schema.Tracking, root: Path) -> "MlflowClient":

@@ -12,15 +12,16 @@ from typing import Any
 
 import yaml
 
-from imgpull import __version__, cl2, exporters, units
+from imgpull import __version__, cl2, units
 from imgpull.config import schema
 from imgpull.config.job import Job
 from imgpull.engines.door import Outcome, Say, subject_of
 from imgpull.engines.sim.gathered import EPOCH
-from imgpull.engines.sim.interpreter import Interpreter, pod_template
+from imgpull.engines.sim.interpreter import Interpreter
+from imgpull.engines.sim.subset import require_playable
 from imgpull.errors import ConfigError, RenderError
 from imgpull.render import OVERRIDES, Bundle
-from imgpull.simcluster import model, promql
+from imgpull.simcluster import model
 
 
 class SimEngine:
@@ -44,17 +45,8 @@ class SimEngine:
 
     def validate(self, bundle: Bundle) -> None:
         """RenderError when the bundle asks for what the simulator does not know."""
-        test = cl2.load_test(bundle.test_config)
-        cl2.require_supported(test)
-        known = exporters.known_metrics(self._job.cluster.containerd_version)
-        for step in test.steps:
-            for phase in step.phases:
-                for bundled in phase.objects:
-                    pod_template(cl2.object_manifest(bundled, 0, "namespace"), bundled)
-            for call in step.measurements:
-                if call.method == "GenericPrometheusQuery" and call.action == "start":
-                    for query in cl2.prometheus_queries(call).queries:
-                        _check_query(query.query, f"{call.identifier}/{query.name}", known)
+        require_playable(cl2.load_test(bundle.test_config), _world(self._job))
+        _scrape_interval_s(bundle)
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Simulate the bundle and leave CL2's report, events, pods and series."""
@@ -147,17 +139,15 @@ def _rates(engine: schema.SimEngine) -> model.Rates:
 
 
 def _scrape_interval_s(bundle: Bundle) -> float:
-    overrides = yaml.safe_load((bundle.directory / OVERRIDES).read_text("utf-8")) or {}
-    # 30 s is the default of Azure's CL2, which knows this key.
-    return units.parse_duration(overrides.get("CONTAINERD_SCRAPE_INTERVAL", "30s"))
-
-
-def _check_query(query: str, where: str, known: frozenset[str]) -> None:
-    bounded = query.replace("%v", "600s")
-    promql.check(bounded)
-    for name in sorted(promql.metric_names(bounded) - known):
-        close = get_close_matches(name, known, n=1)
+    path = bundle.directory / OVERRIDES
+    try:
+        overrides = yaml.safe_load(path.read_text("utf-8")) or {}
+        # 30 s is the default of Azure's CL2, which knows this key.
+        interval_s = units.parse_duration(overrides.get("CONTAINERD_SCRAPE_INTERVAL", "30s"))
+    except (AttributeError, OSError, ValueError, yaml.YAMLError) as error:
+        raise RenderError(f"{OVERRIDES}: {error}", hint=f"correct templates/{OVERRIDES}") from error
+    if interval_s <= 0:
         raise RenderError(
-            f"{where}: the simulator has no series named {name}",
-            hint=f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}",
+            f"{OVERRIDES}: CONTAINERD_SCRAPE_INTERVAL is not above zero", hint="write 15s"
         )
+    return interval_s

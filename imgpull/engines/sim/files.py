@@ -56,9 +56,9 @@ def _seconds(value: float | None) -> str:
 
 
 def write_series(path: Path, trace: Trace) -> None:
-    """Mean receive and write rates and CPU over each interval that ends at `at_s`."""
+    """Mean receive and write rates and CPU since the node's row before; the first is idle."""
     ends = [segments[-1].end_s for segments in trace.segments.values() if segments]
-    width_s = max(1.0, max(ends, default=0.0) / _POINTS_A_NODE)
+    width_s = max(1.0, max(ends, default=0.0) / (_POINTS_A_NODE - 2))
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(SERIES_COLUMNS)
@@ -70,8 +70,8 @@ def write_series(path: Path, trace: Trace) -> None:
                     row[0] += segment.receive_bytes_s * seconds
                     row[1] += segment.write_bytes_s * seconds
                     row[2] += segment.cpu_cores * seconds
-            for index in sorted(sums):
-                receive, write, cpu = (total / width_s for total in sums[index])
+            for index in range(min(sums) - 1, max(sums) + 1) if sums else ():
+                receive, write, cpu = (total / width_s for total in sums.get(index, (0, 0, 0)))
                 at_s = (index + 1) * width_s
                 out.writerow((f"{at_s:.3f}", node, f"{receive:.0f}", f"{write:.0f}", f"{cpu:.4f}"))
 
@@ -117,10 +117,11 @@ def _told(
         yield at_s, "Failed", pulls.failed_message(request.image, error)
         yield at_s, "Failed", "Error: ErrImagePull"
         yield at_s, "BackOff", pulls.back_off_message(request.image)
-    if pod.pulling_s is not None and not pod.failures:
-        yield pod.pulling_s, "Pulling", pulls.pulling_message(request.image)
-    if pod.pulling_s is not None and pod.pulled_s is not None and pod.pull_began_s is not None:
-        asked_s = pod.pull_began_s if pod.failures else pod.pulling_s
+    # After a back-off only the turn of the attempt that worked is on record.
+    asked_s = pod.pull_began_s if pod.failures else pod.pulling_s
+    if asked_s is not None:
+        yield asked_s, "Pulling", pulls.pulling_message(request.image)
+    if asked_s is not None and pod.pulled_s is not None and pod.pull_began_s is not None:
         message = pulls.pulled_message(
             request.image, pod.pulled_s - pod.pull_began_s, pod.pulled_s - asked_s, image_bytes
         )

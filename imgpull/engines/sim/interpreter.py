@@ -7,11 +7,11 @@ What happens to pods is the simulator's (imgpull.simcluster), simulated again wh
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from imgpull import cl2, units
 from imgpull.cl2 import wording
 from imgpull.engines.sim import files
+from imgpull.engines.sim.deployments import Deployment, deployment, selects
 from imgpull.engines.sim.gathered import (
     EPOCH,
     Case,
@@ -20,7 +20,6 @@ from imgpull.engines.sim.gathered import (
     write_pod_startup,
     write_queries,
 )
-from imgpull.errors import RenderError
 from imgpull.simcluster import model, simulate
 from imgpull.simcluster.scrape import Exporters
 
@@ -28,40 +27,6 @@ from imgpull.simcluster.scrape import Exporters
 _POLL_S = 5.0
 # Background deletion: Deployment -> ReplicaSet -> Pod. ASSUMPTION.
 _GARBAGE_COLLECTION_S = 0.1
-
-
-@dataclass(frozen=True)
-class PodTemplate:
-    replicas: int
-    image: str
-    pull_policy: str
-    host_network: bool
-    grace_s: float
-
-
-def pod_template(manifest: dict[str, Any], bundled: cl2.ObjectBundle) -> PodTemplate:
-    """What the simulator needs of a Deployment; RenderError for anything else."""
-    name = bundled.template_path.name
-    if manifest.get("kind") != "Deployment":
-        raise RenderError(
-            f"{name}: the simulator creates Deployments, not {manifest.get('kind')}",
-            hint="use a real engine for other kinds",
-        )
-    try:
-        spec = manifest["spec"]["template"]["spec"]
-        (container,) = spec["containers"]
-        return PodTemplate(
-            replicas=int(manifest["spec"].get("replicas", 1)),
-            image=container["image"],
-            pull_policy=container.get("imagePullPolicy", "IfNotPresent"),
-            host_network=bool(spec.get("hostNetwork", False)),
-            grace_s=float(spec.get("terminationGracePeriodSeconds", 30)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RenderError(
-            f"{name}: not a Deployment with one container ({error!r})",
-            hint="compare with templates/deployment.yaml as it was",
-        ) from error
 
 
 @dataclass
@@ -73,8 +38,8 @@ class Interpreter:
     containerd_interval_s: float
     clock_s: float = 0.0
     pods: list[model.PodRequest] = field(default_factory=list)
-    templates: dict[str, PodTemplate] = field(default_factory=dict)  # by Deployment
-    deleted_s: dict[str, float] = field(default_factory=dict)  # by Deployment
+    deployments: dict[str, Deployment] = field(default_factory=dict)  # by namespace/name
+    deleted_s: dict[str, float] = field(default_factory=dict)  # by namespace/name
     started: dict[tuple[str, str], tuple[float, cl2.MeasurementCall]] = field(default_factory=dict)
     cases: list[tuple[cl2.Step, list[Case]]] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
@@ -101,7 +66,7 @@ class Interpreter:
             for bundled in phase.objects:
                 alive = [
                     owner
-                    for owner in self.templates
+                    for owner in self.deployments
                     if owner.startswith(f"{namespace}/{bundled.basename}-")
                     and owner not in self.deleted_s
                 ]
@@ -115,11 +80,11 @@ class Interpreter:
 
     def _create(self, bundled: cl2.ObjectBundle, index: int, namespace: str, at_s: float) -> None:
         manifest = cl2.object_manifest(bundled, index, namespace)
-        template = pod_template(manifest, bundled)
+        found = deployment(manifest, bundled)
         name = manifest["metadata"]["name"]
         owner = f"{namespace}/{name}"
-        self.templates[owner] = template
-        for number in range(len(self.pods), len(self.pods) + template.replicas):
+        self.deployments[owner] = found
+        for number in range(len(self.pods), len(self.pods) + found.replicas):
             self.pods.append(
                 model.PodRequest(
                     index=number,
@@ -127,9 +92,9 @@ class Interpreter:
                     name=files.pod_name(name, number, self.world),
                     owner=owner,
                     owner_created_s=at_s,
-                    image=template.image,
-                    pull_policy=template.pull_policy,
-                    host_network=template.host_network,
+                    image=found.image,
+                    pull_policy=found.pull_policy,
+                    host_network=found.host_network,
                 )
             )
 
@@ -154,16 +119,21 @@ class Interpreter:
                 "gathered, but never started", hint="start it under the same Identifier first"
             )
         started_s, start = self.started[key]
+        if call.action == "stop":
+            return 0.0
         if call.method == "WaitForControlledPodsRunning":
             return self._wait(start, case)
         self.gathers.append(Gather(start, call, started_s, self.clock_s, case))
         return 0.0
 
     def _wait(self, start: cl2.MeasurementCall, case: Case) -> float:
-        """Until every Deployment's pods run (or are gone), or each has had its operationTimeout."""
+        """Until the pods of all selected Deployments run or are gone, or had their time."""
         timeout_s = units.parse_duration(start.params.get("operationTimeout", "10m"))
         done_s, late = self.clock_s, []
+        selector = str(start.params.get("labelSelector", ""))
         for owner, pods in self._pods_by_owner().items():
+            if not selects(selector, self.deployments[owner].labels):
+                continue
             if owner in self.deleted_s:
                 begun_s = self.deleted_s[owner]
                 end_s = max(self._stopped_s(pod) + (pod.network_teardown_s or 0) for pod in pods)
@@ -188,7 +158,7 @@ class Interpreter:
     def _stopped_s(self, pod: model.PodTrace) -> float:
         """When a deleted pod's containers had stopped: the process ignores TERM for its grace."""
         owner = pod.request.owner
-        return self.deleted_s[owner] + _GARBAGE_COLLECTION_S + self.templates[owner].grace_s
+        return self.deleted_s[owner] + _GARBAGE_COLLECTION_S + self.deployments[owner].grace_s
 
     def _not_running(self, at_s: float, owners: list[str]) -> list[cl2.FailedPod]:
         return [
@@ -213,7 +183,7 @@ class Interpreter:
         store = self._store(trace)
         for gather in self.gathers:
             if gather.start.method == "PodStartupLatency":
-                text = write_pod_startup(report, gather, trace)
+                text = write_pod_startup(report, gather, self._selected(gather, trace))
             else:
                 text = write_queries(report, gather, store)
             if text:
@@ -236,6 +206,14 @@ class Interpreter:
         files.write_events(out / "events.jsonl", self.world, trace, EPOCH)
         files.write_pods(out / "pods.csv", trace)
         files.write_series(out / "series.csv", trace)
+
+    def _selected(self, gather: Gather, trace: model.Trace) -> list[model.PodTrace]:
+        selector = str(gather.start.params.get("labelSelector", ""))
+        return [
+            pod
+            for pod in trace.pods
+            if selects(selector, self.deployments[pod.request.owner].pod_labels)
+        ]
 
     def _store(self, trace: model.Trace) -> Exporters:
         return Exporters(

@@ -1,0 +1,210 @@
+"""One Hydra command is one sweep: checked whole, then run trial by trial, each a Hydra job.
+
+Hides Hydra's side of it: that the sweeper calls the launcher, that the launcher calls a task with
+nothing but a configuration, and how an exit status gets past both. Whatever is wrong with the
+request ends with status 2 and nothing created.
+"""
+
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from imgpull import pipeline, render
+from imgpull.config import job as jobs
+from imgpull.config import schema
+from imgpull.errors import ConfigError, ImgpullError
+from imgpull.sweep.ending import INTERRUPTED, OK, REFUSED
+from imgpull.sweep.ledger import NAME as LEDGER
+from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.matrix import checked_cells
+from imgpull.sweep.plan import Cell, Planned, factor_levels, matrix_id, names, plan_trials
+from imgpull.sweep.progress import Progress
+from imgpull.sweep.resume import Earlier, find_earlier, sweep_directories
+from imgpull.sweep.running import Sweep
+from imgpull.sweep.tracked import Tracked
+
+
+class Finished(SystemExit):
+    """The sweep is over; its code is imgpull's own, not Hydra's."""
+
+
+# The sweep that this process runs: Hydra calls the task with nothing but a configuration.
+_active: list[Sweep] = []
+
+
+def run(
+    launcher: Launcher, loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]
+) -> None:
+    """Run the matrix that the arguments span; always ends by raising Finished."""
+    try:
+        status = _run(launcher, loader, config, arguments)
+    except ImgpullError as error:
+        status = _refuse(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
+    raise Finished(status)
+
+
+def run_task(config: DictConfig) -> None:
+    """One Hydra job: the trial that was planned for its directory."""
+    if not _active:
+        raise Finished(_refuse(ConfigError(
+            "trials are run by imgpull's own sweeper",
+            hint="leave hydra.mode and hydra/sweeper alone: a single trial is a sweep of one",
+        )))  # fmt: skip
+    sweep = _active[-1]
+    subdir = str(HydraConfig.get().sweep.subdir)
+    planned = next(planned for planned in sweep.plan if planned.directory == subdir)
+    if jobs.resolve(config) != planned.values:
+        # Hydra composes again for each job; its snapshot in .hydra/ then says something else.
+        sweep.warn_once(
+            "Hydra composed another configuration than was checked (conf/ was edited, or a value "
+            "depends on the trial): trials ran as checked, see config.resolved.yaml"
+        )
+    sweep.run_trial(planned)
+
+
+def _refuse(error: ImgpullError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return REFUSED
+
+
+def _run(
+    launcher: Launcher, loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]
+) -> int:
+    cells = checked_cells(loader, config, arguments)
+    asked = cells[0].values
+    if asked["until"] == "render":
+        return _write_bundles(cells, config)
+    with ExitStack() as held:
+        earlier = _find_earlier(config, matrix_id(cells, asked["seed"]), asked)
+        if earlier:
+            held.enter_context(Ledger(earlier.directory).held())
+        else:
+            _require_free(config)
+        trials = range(asked["trial"], asked["trial"] + asked["trials"])
+        plan = plan_trials(cells, trials, asked["order"], asked["seed"], earlier)
+        if earlier and earlier.ended and not plan:
+            print(f"nothing to do: every trial is done in {earlier.directory}")
+            return OK
+        with Progress() as progress:
+            progress.step("opening MLflow")
+            tracked = Tracked(_tracking(asked["tracking"]))
+        directory = earlier.directory if earlier else _new_directory(config)
+        if not earlier:
+            held.enter_context(Ledger(directory).held())
+        _begin(config, directory, cells, plan)
+        sweep = Sweep(
+            directory=directory,
+            plan=plan,
+            tracked=tracked,
+            factors=factor_levels([cell.factors for cell in cells]),
+            parent=earlier.parent if earlier else None,
+            earlier=earlier.unlogged if earlier else (),
+            stop_on_failure=asked["on_failure"] == "stop",
+        )
+        _active[:] = [sweep]
+        return sweep.run(lambda planned: _launch(launcher, directory, planned))
+
+
+def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
+    """until=render: every cell's bundle where its first trial would have it."""
+    for cell in cells:
+        if cell.files is None:
+            raise ConfigError(
+                f"until=render: engine={cell.job.engine.kind} renders nothing", hint="use until=run"
+            )
+    _require_free(config)
+    directory = _new_directory(config)
+    named = names(cells)
+    for number, cell in enumerate(cells):
+        bundle = render.write(cell.files or {}, directory / str(number) / "bundle")
+        print(f"{named[cell.cell_id]}:  {bundle.directory}")
+    print(f"bundles:  {directory}")
+    return OK
+
+
+def _find_earlier(config: DictConfig, matrix: str, asked: Mapping[str, Any]) -> Earlier | None:
+    if asked["resume"] != "auto":
+        return None
+    wanted = _wanted_directory(config)
+    return find_earlier([wanted] if _chosen(config) else sweep_directories(wanted.parent), matrix)
+
+
+def _wanted_directory(config: DictConfig) -> Path:
+    return Path(config.hydra.sweep.dir).absolute()
+
+
+def _chosen(config: DictConfig) -> bool:
+    """Whether the command names the sweep's directory; otherwise it is a time and needs a tail."""
+    return any(o.lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra)
+
+
+def _require_free(config: DictConfig) -> None:
+    wanted = _wanted_directory(config)
+    if _chosen(config) and wanted.is_dir() and any(wanted.iterdir()):
+        sweep = (wanted / LEDGER).exists()
+        raise ConfigError(
+            f"hydra.sweep.dir={wanted} {'holds a sweep already' if sweep else 'is not empty'}",
+            hint="name another directory"
+            + (", or continue the same sweep with resume=auto" if sweep else ""),
+        )
+
+
+def _new_directory(config: DictConfig) -> Path:
+    """A directory of the sweep's own: a random tail, because two may start in one second."""
+    wanted = _wanted_directory(config)
+    if _chosen(config):
+        wanted.mkdir(parents=True, exist_ok=True)
+        return wanted
+    while True:
+        directory = wanted.with_name(f"{wanted.name}_{secrets.token_hex(2)}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return directory
+
+
+def _tracking(values: Mapping[str, Any]) -> schema.Tracking:
+    return schema.Tracking(**{**values, "kind": schema.TrackingKind[values["kind"]]})
+
+
+def _begin(
+    config: DictConfig, directory: Path, cells: Sequence[Cell], plan: Sequence[Planned]
+) -> None:
+    with open_dict(config):
+        config.hydra.sweep.dir = str(directory)
+    if not (directory / "multirun.yaml").exists():
+        OmegaConf.save(config, directory / "multirun.yaml")
+    begun = {
+        "event": "sweep",
+        "matrix": matrix_id(cells, cells[0].job.seed),
+        "arguments": sys.argv[1:],
+        "git": pipeline.git_state(),
+    }
+    Ledger(directory).append_all([begun, *(planned.as_event() for planned in plan)])
+
+
+def _launch(launcher: Launcher, directory: Path, planned: Planned) -> None:
+    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+    overrides = [
+        *planned.cell.overrides,
+        f"trial={planned.trial}",
+        f"hydra.sweep.dir='{quoted}'",
+        f"hydra.sweep.subdir='{planned.directory}'",
+    ]
+    number = int(planned.directory.split("/")[0])
+    (done,) = launcher.launch([overrides], initial_job_idx=number)
+    # Hydra catches what a job raises. Ours raises nothing of a trial's, so this must be seen.
+    if isinstance(done._return_value, Exception):
+        raise done._return_value

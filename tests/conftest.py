@@ -1,0 +1,55 @@
+"""What many tests start from: a composed configuration and the Job it becomes.
+
+Hides Hydra's global state: each composition enters and leaves it, so no test can leak it.
+"""
+
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hypothesis import settings
+
+from imgpull.config import job as jobs
+from imgpull.config import schema
+
+ROOT = Path(__file__).parents[1]
+# Hydra looks for hydra_plugins/ on the path, where run.py's own directory is.
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+# Two busy cores make single examples slow now and then: a deadline would only flicker.
+settings.register_profile("imgpull", deadline=None)
+settings.load_profile("imgpull")
+
+Compose = Callable[..., dict[str, Any]]
+MakeJob = Callable[..., jobs.Job]
+
+
+@cache  # a composition takes 0.1 s
+def _composed(*overrides: str) -> dict[str, Any]:
+    schema.register()
+    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        return jobs.resolve(hydra_compose("config", overrides=list(overrides)))
+
+
+@cache
+def _job(*overrides: str) -> jobs.Job:
+    return jobs.job_from(_composed(*overrides))
+
+
+@pytest.fixture(scope="session")
+def compose() -> Compose:
+    """compose(*overrides): the resolved configuration, a copy of its own for each caller."""
+    return lambda *overrides: deepcopy(_composed(*overrides))
+
+
+@pytest.fixture(scope="session")
+def job() -> MakeJob:
+    """job(*overrides): the frozen Job that the overrides ask for."""
+    return _job
