@@ -201,7 +201,7 @@ def _context(job: Job) -> dict[str, Any]:
         "pulls_expected": job.cache == "cold",
         "nodes_matcher": f'node=~"{job.cluster.node_prefix.replace(".", "[.]")}.+"',
         "prometheus_node_selector": "".join(
-            f"{key}: {json.dumps(value)}\n"
+            f"{json.dumps(key)}: {json.dumps(value)}\n"
             for key, value in sorted(job.cluster.prometheus_node_selector.items())
         ),
         "metrics": {
@@ -242,18 +242,23 @@ def _render_file(environment: "Environment", name: str, context: Mapping[str, An
 
 
 def _place(error: Exception, name: str) -> str:
-    """Template and line where the error came from: the deepest frame that is one of ours."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if path.suffix in (".yaml", ".jinja"):
-            return f"templates/{path.name}:{frame.lineno}"
-    return f"templates/{name}"
+    """Template and line where the error came from, and those that led there, innermost first."""
+    trail = [
+        f"templates/{Path(frame.filename).name}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).suffix in (".yaml", ".jinja")
+    ]
+    place, *callers = list(dict.fromkeys(reversed(trail))) or [f"templates/{name}"]
+    return f"{place} (from {', '.join(callers[:3])})" if callers else place
 
 
 def _suggestion(message: str, context: Mapping[str, Any]) -> str:
-    named = re.search(r"'([^']+)' is undefined|has no attribute '([^']+)'", message)
-    wrong = (named[1] or named[2]) if named else ""
-    names = set(context) | set(context["metrics"])
-    names |= set(vars(context["image"])) | set(vars(context["cluster"]))
-    close = get_close_matches(wrong, sorted(names), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"names: {', '.join(sorted(context))}"
+    """The name that was meant, or the names that there are."""
+    if undefined := re.search(r"'([^']+)' is undefined", message):
+        names = set(context)
+    else:
+        undefined = re.search(r"has no attribute '([^']+)'", message)
+        names = set(context["metrics"])
+        names |= set(vars(context["image"])) | set(vars(context["cluster"]))
+    close = get_close_matches(undefined[1] if undefined else "", sorted(names), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"names: {', '.join(sorted(names))}"

@@ -81,9 +81,11 @@ REFUSED = [
     ("engine.kind", "docker", "engine.kind is 'docker'", "choose one of: sim, replay"),
     ("engine", None, "engine.kind is None", "choose one of: sim, replay"),
     ("cluster.kubernetes_version", "latest", "cluster.kubernetes_version 'latest' is no version",
-     'write it like cluster.kubernetes_version="1.34"'),
+     """write it in quotes, for a shell: 'cluster.kubernetes_version="1.30"'"""),
+    ("cluster.kubernetes_version", 1.30, "cluster.kubernetes_version '1.3' is no version",
+     """write it in quotes, for a shell: 'cluster.kubernetes_version="1.30"'"""),
     ("cluster.containerd_version", "1.7", "cluster.containerd_version '1.7' is no version",
-     'write it like cluster.containerd_version="2.3.3"'),
+     """write it in quotes, for a shell: 'cluster.containerd_version="2.3.3"'"""),
     ("cluster.node_prefix", "Node_", "cluster.node_prefix 'Node_' is no start of a node name",
      "lower-case letters, digits, '-' and '.', for example aks-measured-"),
     ("cluster.node_selector", {"a b": "x"}, "cluster.node_selector: 'a b' is no label",
@@ -227,7 +229,8 @@ def test_an_unknown_key_of_a_layer_is_refused(compose: Compose) -> None:
 
 
 WRONG_TYPES = [
-    ("replicas", "many"), ("replicas", 1.5), ("qps", "fast"), ("cache", "hot"), ("seed", None),
+    ("replicas", "many"), ("replicas", True), ("image.name", False), ("replicas", 1.5),
+    ("qps", "fast"), ("cache", "hot"), ("seed", None),
     ("image.layers", "none"), ("image.layers[0].compression", "lzma"),
     ("cluster.node.vcpus", "four"),
     ("cluster.tolerations", ["a"]), ("cluster.kubelet.serializeImagePulls", "maybe"),

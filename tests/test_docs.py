@@ -99,7 +99,7 @@ def written(page: Path) -> set[str]:
     return {f"{group}={option}" for group, option in made}
 
 
-def cells(overrides: list[str]) -> list[tuple[str, ...]]:
+def spanned(overrides: list[str]) -> list[tuple[str, ...]]:
     """The overrides of each cell that a command line spans."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -122,7 +122,7 @@ def test_every_documented_matrix_composes_and_is_possible(page: Path, job: MakeJ
         if words[:2] != ["python", "run.py"] or command.status == 2 or "--help" in words:
             continue
         overrides = [word for word in words[2:] if word != "-m" and word not in written(page)]
-        for cell in cells(overrides):
+        for cell in spanned(overrides):
             job(*cell)
             tried += 1
     assert tried > 3
@@ -170,12 +170,14 @@ def run(command: str, project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def not_printed(shown: list[str], printed: str) -> list[str]:
-    """The shown lines that were not printed, in that order."""
-    lines = iter(line.rstrip() for line in printed.splitlines())
-    missing = []
+    """The shown lines that were not printed after those before them."""
+    lines, at, missing = [line.rstrip() for line in printed.splitlines()], 0, []
     for line in shown:
         pattern = ".*".join(re.escape(part) for part in line.rstrip().split("…"))
-        if line != "…" and not any(re.fullmatch(pattern, actual) for actual in lines):
+        found = (n for n, actual in enumerate(lines[at:], at + 1) if re.fullmatch(pattern, actual))
+        if line != "…" and (after := next(found, 0)):
+            at = after
+        elif line != "…":
             missing.append(line)
     return missing
 

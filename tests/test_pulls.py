@@ -280,6 +280,12 @@ def test_any_error_has_one_of_the_documented_words(error: str) -> None:
     assert classify_failure(error) in pulls.FAILURES
 
 
+def test_the_cause_does_not_depend_on_where_a_registry_sends_its_clients() -> None:
+    moved = 'Get "https://throttle.cdn.example/401/x509?sig=429": read: connection reset by peer'
+    assert classify_failure(moved, R) == "network"
+    assert classify_failure(moved.replace('"', ""), R) == "network"
+
+
 def test_a_digest_full_of_status_codes_is_no_cause() -> None:
     assert classify_failure("unexpected commit digest sha256:a429b401c404d500e403") == "other"
 

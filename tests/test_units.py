@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imgpull import units
@@ -45,6 +45,7 @@ def test_what_is_no_duration_is_refused_with_a_way_to_write_it(text: str) -> Non
 
 
 @given(MILLISECONDS)
+@example(1001)  # 1.001 * 1000 is less than 1001 in floats
 def test_a_duration_of_whole_milliseconds_survives_both_spellings(milliseconds: int) -> None:
     seconds = milliseconds / 1000
     for written in (units.format_duration(seconds), units.go_duration(seconds)):

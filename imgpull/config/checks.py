@@ -31,7 +31,8 @@ _LABEL_VALUE = re.compile(rf"(?:{_LABEL_NAME})?")
 _LABEL_HINT = "letters, digits, '-', '_' and '.', for example agentpool: measured"
 
 _NODE_PREFIX = re.compile(r"[a-z0-9][a-z0-9.-]*")
-_KUBERNETES_VERSION = re.compile(r"v?[0-9]+\.[0-9]+(?:\.[0-9]+)?(?:[-+][0-9A-Za-z.+-]+)?")
+# Two digits: a bare 1.30 reached us as the number 1.3.
+_KUBERNETES_VERSION = re.compile(r"v?[0-9]+\.[0-9]{2,}(?:\.[0-9]+)?(?:[-+][0-9A-Za-z.+-]+)?")
 _CONTAINERD_VERSION = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+(?:[-+~][0-9A-Za-z.+~-]+)?")
 
 
@@ -78,13 +79,13 @@ def check_cluster(cluster: schema.Cluster) -> None:
 
 def _check_versions(cluster: schema.Cluster) -> None:
     for key, pattern, example in (
-        ("kubernetes_version", _KUBERNETES_VERSION, "1.34"),
-        ("containerd_version", _CONTAINERD_VERSION, "2.3.3"),  # 1.7 began to tell pulls at 1.7.14
+        ("kubernetes_version", _KUBERNETES_VERSION, "1.30"),
+        ("containerd_version", _CONTAINERD_VERSION, "2.3.3"),  # what it tells changed in 1.7.14
     ):
         if not pattern.fullmatch(getattr(cluster, key)):
             raise ConfigError(
                 f"cluster.{key} '{getattr(cluster, key)}' is no version",
-                hint=f"""write it like cluster.{key}="{example}" """.rstrip(),
+                hint=f"""write it in quotes, for a shell: 'cluster.{key}="{example}"'""",
             )
 
 

@@ -152,7 +152,7 @@ def job_from(values: Mapping[str, Any]) -> Job:
 
 def _engine(values: Any) -> schema.SimEngine | schema.ReplayEngine:
     kind = values.get("kind") if isinstance(values, Mapping) else values
-    if kind not in schema.ENGINES:
+    if not isinstance(kind, str) or kind not in schema.ENGINES:
         raise ConfigError(
             f"engine.kind is {kind!r}", hint=f"choose one of: {', '.join(schema.ENGINES)}"
         )

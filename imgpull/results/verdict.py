@@ -234,7 +234,7 @@ def _judge_means(verdict: Verdict, trial: _Trial) -> None:
             "invalid",
             f"{worst.measurement} {worst.statistic}{where} is "
             f"{worst.value / units.MIB:,.0f} MiB/s: more than {what} can do "
-            f"({ceiling / units.MIB:,.0f} MiB/s); the node was warm{_more(too_fast)}",
+            f"({ceiling / units.MIB:,.0f} MiB/s), so the node was warm{_more(too_fast)}",
         )
 
 

@@ -107,6 +107,8 @@ def _level(values: Mapping[str, Any], key: str, text: str) -> Any:
     found: Any = values
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
     return found if isinstance(found, str | int | float) else text
 
 

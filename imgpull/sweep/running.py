@@ -53,7 +53,8 @@ class Sweep:
                 self.progress.start(planned.name, planned.trial, planned.attempt)
                 launch(planned)
                 if left and self._should_stop():
-                    self.warnings.append(f"on_failure=stop: {left} trials after it did not run")
+                    trials = f"{left} trial{'s' * (left > 1)}"
+                    self.warnings.append(f"on_failure=stop: {trials} after it did not run")
                     break
         except KeyboardInterrupt:
             self.ledger.append("interrupted")

@@ -113,6 +113,6 @@ def view_lines(view: View | None) -> list[str]:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, ImgpullError):
-        return error.message
-    return f"MLflow broke: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    known = isinstance(error, ImgpullError)
+    text = error.message if known else f"MLflow broke: {type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]

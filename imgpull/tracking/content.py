@@ -152,6 +152,11 @@ def _read_pulls(job_dir: Path) -> list[dict[str, str]]:
 
 def _params(record: JobRecord, config: dict[str, Any], left_out: list[str]) -> dict[str, str]:
     levels = {safe_name(key): as_text(level) for key, level in record.factors.items()}
+    if record.bundle_sha256 is None:
+        # Nothing was rendered from the configuration: of a recorded report it says nothing.
+        known = {safe_name(key): level for key, level in record.fingerprint.items()}
+        config = {key: level for key, level in known.items() if level is not None}
+        levels = {key: text for key, text in levels.items() if text != as_text(None)}
     settings = {safe_name(key): text for key, text in _flatten(config)}
     every = list((levels | _layer_summary(config) | settings | levels).items())
     if len(every) > PARAM_LIMIT:

@@ -1,0 +1,125 @@
+"""Sweeps and commands as a user runs them: in a copy of the project, or in this process.
+
+Hides what keeps tests apart: a copy has a store and sweeps of its own; in this process only the
+working directory and the store are another, so that tests can break a part and see what follows.
+"""
+
+import contextlib
+import functools
+import io
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from imgpull import analysis, pipeline, tracking
+from imgpull.config import schema
+from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.sweep import replaying, tracked
+from imgpull.sweep.ledger import Ledger
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("run.py", "conf", "templates", "imgpull", "hydra_plugins")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def sweep(self) -> Path:
+        """The sweep that the last line of output names."""
+        return Path(self.out.splitlines()[-1].removeprefix("summary:").strip()).parent
+
+    @property
+    def records(self) -> list[JobRecord]:
+        return [read_record(path) for path in job_directories(self.sweep)]
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        """The sweep's ledger."""
+        return Ledger(self.sweep).read()
+
+
+def copy_project(into: Path) -> Path:
+    """The project's own files, without git, installed nowhere."""
+    project = into / "project"
+    project.mkdir()
+    for name in PARTS:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, project / name)
+    return project
+
+
+def python(project: Path, *arguments: str, timeout_s: float = 120) -> Ended:
+    """`python ARGUMENTS` in a copy of the project."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=project, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def run_py(root: Path, *arguments: str, plots: bool = False) -> Ended:
+    """`python run.py ARGUMENTS` in this process, with `root` as working directory and store."""
+    with _in(root), pytest.MonkeyPatch.context() as patch, _captured() as (out, err):
+        patch.setattr(sys, "argv", ["run.py", *arguments])
+        if not plots:  # they take longer than all else
+            patch.setattr(analysis, "draw_plots", lambda sweep_dir, frame: [])
+        try:
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def imgpull(root: Path, *arguments: str) -> Ended:
+    """`imgpull ARGUMENTS` in this process, with `root` as working directory and store."""
+    from imgpull import cli
+
+    with _in(root), pytest.MonkeyPatch.context() as patch, _captured() as (out, err):
+        patch.setattr(sys, "argv", ["imgpull", *arguments])
+        patch.setattr(analysis, "draw_plots", lambda sweep_dir, frame: [])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@functools.cache
+def database() -> bytes:
+    """A new store's file; making one takes seconds."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        tracking.open_tracker(schema.Tracking(), root)
+        return (root / "mlflow.db").read_bytes()
+
+
+@contextlib.contextmanager
+def _in(root: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(root):
+        patch.setattr(tracked, "ROOT", root)
+        patch.setattr(replaying, "ROOT", root)
+        pipeline.git_state.cache_clear()
+        yield
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield out, err
