@@ -1,6 +1,7 @@
 """The Hydra entry point, nothing else: python run.py [-m] KEY=LEVEL[,LEVEL...] ..."""
 
 import sys
+import traceback
 
 import hydra
 from omegaconf import DictConfig
@@ -19,10 +20,14 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    # Hydra ends with 1, or lets its complaint through, when the request is wrong; a sweep of ours
+    # ends with a status of its own.
     try:
         main()
     except SystemExit as end:
-        # Hydra ends with 1 when the request is wrong; a sweep of ours names its own status.
         if type(end) is SystemExit and end.code == 1:
             sys.exit(2)
         raise
+    except Exception:
+        traceback.print_exc()
+        sys.exit(2)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +23,9 @@ from imgpull.config import schema
 from imgpull.results.record import JobRecord, job_directories, read_record
 from imgpull.sweep import replaying, tracked
 from imgpull.sweep.ledger import Ledger
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("run.py", "conf", "templates", "imgpull", "hydra_plugins")
@@ -96,6 +100,21 @@ def imgpull(root: Path, *arguments: str) -> Ended:
         except SystemExit as end:
             status = int(end.code or 0)
     return Ended(status, out.getvalue(), err.getvalue())
+
+
+def verdicts(sweep: Path) -> list[str]:
+    """Of each attempt in a sweep's directory, in the order of job numbers."""
+    return [read_record(path).verdict for path in job_directories(sweep)]
+
+
+def runs(root: Path) -> "tuple[Run, list[Run]]":
+    """The only parent run of a working directory's store, and its children."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    found = client.search_runs(["1"])
+    (parent,) = [run for run in found if run.data.tags["imgpull.kind"] == "sweep"]
+    return parent, [run for run in found if run is not parent]
 
 
 @functools.cache

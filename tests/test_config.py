@@ -1,14 +1,10 @@
 """Laws of a configuration: what cannot be is refused with the fix, what can be has one name."""
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 from hydra.errors import HydraException
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from imgpull.config import job as jobs
@@ -16,19 +12,10 @@ from imgpull.config import schema
 from imgpull.errors import ConfigError
 
 Compose = Callable[..., dict[str, Any]]
+Changed = Callable[[dict[str, Any]], dict[str, Any]]
 MakeJob = Callable[..., jobs.Job]
 
 NL = "\n"
-
-
-def put(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The configuration with one key set, "image.layers[0].compression" included."""
-    *path, last = [int(part) if part.isdigit() else part for part in re.findall(r"\w+", key)]
-    place: Any = values
-    for part in path:
-        place = place[part]
-    place[last] = value
-    return values
 
 
 def refusal(values: Mapping[str, Any]) -> ConfigError:
@@ -114,9 +101,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("key", "value", "message", "hint"), REFUSED)
 def test_what_cannot_be_is_refused_with_its_value_and_the_fix(
-    compose: Compose, key: str, value: Any, message: str, hint: str
+    changed: Changed, key: str, value: Any, message: str, hint: str
 ) -> None:
-    error = refusal(put(compose(), key, value))
+    error = refusal(changed({key: value}))
     assert (error.message, error.hint) == (message, hint)
 
 
@@ -132,22 +119,22 @@ TOLERATIONS = [
 
 @pytest.mark.parametrize(("toleration", "message"), TOLERATIONS)
 def test_a_toleration_that_the_api_server_would_refuse_is_refused_here(
-    compose: Compose, toleration: dict[str, str], message: str
+    changed: Changed, toleration: dict[str, str], message: str
 ) -> None:
-    error = refusal(put(compose(), "cluster.tolerations", [{"key": "ok"}, toleration]))
+    error = refusal(changed({"cluster.tolerations": [{"key": "ok"}, toleration]}))
     assert error.message == f"cluster.tolerations[1].{message}"
     assert error.hint
 
 
-def test_a_toleration_of_everything_needs_no_key(compose: Compose) -> None:
-    values = put(compose(), "cluster.tolerations", [{"key": "", "operator": "Exists"}])
+def test_a_toleration_of_everything_needs_no_key(changed: Changed) -> None:
+    values = changed({"cluster.tolerations": [{"key": "", "operator": "Exists"}]})
     assert jobs.job_from(values).cluster.tolerations[0].key == ""
 
 
-def test_parallel_pulls_cannot_be_asked_of_a_serial_kubelet(compose: Compose) -> None:
-    values = put(compose(), "cluster.kubelet.maxParallelImagePulls", 3)
-    assert jobs.job_from(values)
-    error = refusal(put(values, "cluster.kubelet.serializeImagePulls", True))
+def test_parallel_pulls_cannot_be_asked_of_a_serial_kubelet(changed: Changed) -> None:
+    parallel = {"cluster.kubelet.maxParallelImagePulls": 3}
+    assert jobs.job_from(changed(parallel))
+    error = refusal(changed(parallel | {"cluster.kubelet.serializeImagePulls": True}))
     assert "maxParallelImagePulls=3 cannot stand beside serializeImagePulls=true" in error.message
     assert error.hint == "use cluster.kubelet.serializeImagePulls=false"
 
@@ -167,20 +154,20 @@ GOOD_REFERENCES = [
 
 @pytest.mark.parametrize("reference", BAD_REFERENCES)
 def test_an_image_reference_that_no_registry_takes_is_refused(
-    compose: Compose, reference: str
+    changed: Changed, reference: str
 ) -> None:
-    error = refusal(put(compose(), "image.reference", reference))
+    error = refusal(changed({"image.reference": reference}))
     assert error.message == f"image.reference '{reference}' is not registry/repository:tag"
     assert "image.reference=myregistry.azurecr.io/pytorch:2.3" in error.hint
 
 
 @pytest.mark.parametrize("reference", GOOD_REFERENCES)
-def test_an_image_reference_that_registries_take_is_taken(compose: Compose, reference: str) -> None:
-    assert jobs.job_from(put(compose(), "image.reference", reference)).image.reference == reference
+def test_an_image_reference_that_registries_take_is_taken(changed: Changed, reference: str) -> None:
+    assert jobs.job_from(changed({"image.reference": reference})).image.reference == reference
 
 
-def test_pods_name_their_image_by_digest_when_one_is_given(compose: Compose) -> None:
-    values = put(compose(), "image.digest", "sha256:" + "0" * 64)
+def test_pods_name_their_image_by_digest_when_one_is_given(changed: Changed) -> None:
+    values = changed({"image.digest": "sha256:" + "0" * 64})
     image = jobs.job_from(values).image
     assert image.pinned_reference == f"{image.reference}@sha256:{'0' * 64}"
 
@@ -193,9 +180,9 @@ NOT_BUILT = {
 
 @pytest.mark.parametrize("key", NOT_BUILT)
 def test_a_key_whose_machinery_is_missing_takes_its_default_only(
-    compose: Compose, key: str
+    changed: Changed, key: str
 ) -> None:
-    error = refusal(put(compose(), key, NOT_BUILT[key]))
+    error = refusal(changed({key: NOT_BUILT[key]}))
     assert error.message == f"{key}={NOT_BUILT[key]} is not available in this version"
     assert error.hint.startswith(f"leave {key} at its default (")
 
@@ -222,8 +209,8 @@ def test_an_unknown_key_like_no_other_is_refused_with_all_valid_ones(compose: Co
     assert all(key in error.hint for key in ("deployments", "qps", "image"))
 
 
-def test_an_unknown_key_of_a_layer_is_refused(compose: Compose) -> None:
-    error = refusal(put(compose(), "image.layers[1].unpacked_byte", "1GB"))
+def test_an_unknown_key_of_a_layer_is_refused(changed: Changed) -> None:
+    error = refusal(changed({"image.layers[1].unpacked_byte": "1GB"}))
     assert error.message == "unknown key 'image.layers[1].unpacked_byte'"
     assert error.hint == "did you mean 'image.layers[1].unpacked_bytes'?"
 
@@ -239,8 +226,8 @@ WRONG_TYPES = [
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG_TYPES)
-def test_a_wrong_type_is_refused_with_its_key(compose: Compose, key: str, value: Any) -> None:
-    error = refusal(put(compose(), key, value))
+def test_a_wrong_type_is_refused_with_its_key(changed: Changed, key: str, value: Any) -> None:
+    error = refusal(changed({key: value}))
     assert key.split(".")[-1].split("[")[0] in error.message
     assert NL not in error.message
     assert error.hint
@@ -356,139 +343,6 @@ def test_pods_that_arrive_faster_than_kubelet_s_pull_tokens_are_noted(job: MakeJ
 )
 def test_no_note_where_kubelet_rejects_nothing(job: MakeJob, remedy: str) -> None:
     assert jobs.notes(job(*CROWD, remedy)) == ()
-
-
-# ----------------------------------------------------------------------------------- identity
-
-# One changed value for each field that makes a cell what it is.
-PHYSICAL: dict[str, Any] = {
-    "deployments": 11, "replicas": 2, "qps": 9.5, "nodes": 11, "cache": "warm",
-    "pod_startup_threshold": "4m", "wait_timeout": "31m", "metrics_wait": "auto",
-    "containerd_scrape_interval": "16s", "cluster.name": "other", "cluster.provider": "eks",
-    "cluster.region": "westeurope", "cluster.kubernetes_version": "1.35",
-    "cluster.containerd_version": "2.3.3", "cluster.node_selector": {"pool": "other"},
-    "cluster.tolerations": [{"key": "a", "value": "b"}], "cluster.node.vm_size": "other",
-    "cluster.node.vcpus": 5, "cluster.node.memory_gib": 17.0, "cluster.node.nic_mbit_s": 1000.0,
-    "cluster.node.os_disk": "other", "cluster.node.disk_write_mb_s": 251.0,
-    "cluster.node.max_pods": 111, "cluster.registry.server": "other.azurecr.io",
-    "cluster.registry.sku": "Basic", "cluster.registry.egress_mbit_s": 1.0,
-    "cluster.registry.connection_mb_s": 1.0, "cluster.registry.first_byte_ms": 1.0,
-    "cluster.kubelet.serializeImagePulls": True, "cluster.kubelet.maxParallelImagePulls": 2,
-    "cluster.kubelet.registryPullQPS": 6.0, "cluster.kubelet.registryBurst": 11,
-    "cluster.containerd.max_concurrent_downloads": 4, "image.reference": "reg.io/other:1",
-    "image.digest": "sha256:" + "0" * 64, "image.platform": "linux/arm64",
-    "image.layers[0].compressed_bytes": "31MB", "image.layers[0].unpacked_bytes": "79MB",
-    "image.layers[0].compression": "zstd", "engine.rates.sandbox_s": 9.0,
-}  # fmt: skip
-
-# What says how a trial is run, named, logged or ordered, and changes no result.
-NOT_PHYSICAL: dict[str, Any] = {
-    "seed": 7, "trial": 3, "trials": 5, "until": "render", "order": "shuffled", "resume": "auto",
-    "on_failure": "stop", "tracking.kind": "none", "tracking.uri": "http://mlflow:5000",
-    "tracking.experiment": "other", "cluster.helper_image": "reg.io/pause:1",
-    "cluster.prometheus_node_selector": {"a": "b"}, "cluster.node_prefix": "other-",
-    "image.name": "other", "image.command": ["sh"], "image.args": ["-c"],
-    "image.pull_secret": "secret",
-}  # fmt: skip
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """Every key with a value of its own; maps and lists of the schema count as one."""
-    found: set[str] = set()
-    for key, value in values.items():
-        whole = key in ("node_selector", "prometheus_node_selector", "rates", "layers")
-        if isinstance(value, Mapping) and not whole:
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found.add(f"{prefix}{key}")
-    return found
-
-
-def test_every_key_is_known_to_be_physical_or_not(compose: Compose) -> None:
-    named = {re.sub(r"\[0\]\.\w+|(?<=rates)\.\w+", "", key) for key in PHYSICAL}
-    assert not named & set(NOT_PHYSICAL)
-    assert leaves(compose()) == named | set(NOT_PHYSICAL) | set(NOT_BUILT) | {"engine.kind"}
-
-
-@pytest.mark.parametrize("key", PHYSICAL)
-def test_a_physical_field_changes_the_cell(compose: Compose, job: MakeJob, key: str) -> None:
-    changed = jobs.job_from(put(compose(), key, PHYSICAL[key]))
-    assert jobs.cell_id(changed) != jobs.cell_id(job())
-
-
-@pytest.mark.parametrize("key", NOT_PHYSICAL)
-def test_how_a_trial_is_run_and_logged_does_not_change_the_cell(
-    compose: Compose, job: MakeJob, key: str
-) -> None:
-    changed = jobs.job_from(put(compose(), key, NOT_PHYSICAL[key]))
-    assert jobs.cell_id(changed) == jobs.cell_id(job())
-
-
-def test_the_engine_is_part_of_the_cell(job: MakeJob) -> None:
-    replayed = job("engine=replay", "engine.report=somewhere")
-    assert jobs.cell_id(replayed) != jobs.cell_id(job())
-
-
-def test_spelling_does_not_change_the_cell(compose: Compose, job: MakeJob) -> None:
-    values = put(put(compose(), "wait_timeout", "1800s"), "metrics_wait", "0h10m")
-    values = put(values, "image.layers[0].compressed_bytes", "30000000")
-    assert jobs.cell_id(jobs.job_from(put(values, "qps", 10))) == jobs.cell_id(job())
-
-
-@given(st.randoms())
-def test_the_order_of_keys_does_not_change_the_cell(random: Any) -> None:
-    content = {"a": {"x": 1, "y": [2, {"p": 3, "q": 4}]}, "b": None, "c": 0.5}
-
-    def shuffled(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return [shuffled(item) for item in value] if isinstance(value, list) else value
-        keys = random.sample(list(value), len(value))
-        return {key: shuffled(value[key]) for key in keys}
-
-    assert jobs.content_id(shuffled(content)) == jobs.content_id(content)
-
-
-def test_the_order_of_a_configuration_s_keys_does_not_change_the_cell(
-    compose: Compose, job: MakeJob
-) -> None:
-    def reverse(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {key: reverse(value[key]) for key in reversed(list(value))}
-
-    assert jobs.cell_id(jobs.job_from(reverse(compose()))) == jobs.cell_id(job())
-
-
-def test_a_cell_s_name_is_the_same_on_every_machine(job: MakeJob) -> None:
-    assert re.fullmatch(r"[0-9a-f]{12}", jobs.cell_id(job()))
-    assert jobs.content_id({"a": 1, "b": [None, 0.5, "x"]}) == "16cebd460832"
-
-
-def test_a_job_cannot_be_changed(job: MakeJob) -> None:
-    frozen = job()
-    for thing, name in (
-        (frozen, "replicas"),
-        (frozen.image, "reference"),
-        (frozen.image.layers[0], "compressed_bytes"),
-        (frozen.cluster, "region"),
-        (frozen.cluster.node, "vcpus"),
-        (frozen.engine, "kind"),
-    ):
-        with pytest.raises(FrozenInstanceError):
-            setattr(thing, name, "x")
-
-
-def test_factors_are_the_levels_that_a_cell_stands_for(job: MakeJob) -> None:
-    assert jobs.factors(job("qps=5", "replicas=3", "image=vllm")) == {
-        "deployments": 10, "replicas": 3, "qps": 5, "nodes": 10, "image": "vllm",
-        "cluster": "aks_d4ds_v5", "cache": "cold",
-    }  # fmt: skip
-    assert jobs.factors(replace(job(), qps=0.5))["qps"] == 0.5
-
-
-def test_room_for_two_scrapes_follows_the_slowest_target(job: MakeJob) -> None:
-    assert jobs.scrape_room_s(job()) == 2 * jobs.KUBELET_SCRAPE_INTERVAL_S
-    assert jobs.scrape_room_s(job("containerd_scrape_interval=45s")) == 90
 
 
 def test_every_engine_s_keys_are_in_its_schema() -> None:

@@ -1,32 +1,25 @@
-"""What a sweep survives: trials that fail, Ctrl-C, MLflow away; and how it is continued."""
+"""What a sweep survives: trials that fail, Ctrl-C, a full disk; and how it is continued."""
 
 import shutil
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from commands import Ended, copy_project, database, imgpull, python, run_py
+from commands import Ended, copy_project, database, python, run_py, runs, verdicts
 
 from imgpull import pipeline
-from imgpull.config import schema
+from imgpull.config import job as jobs
 from imgpull.engines import Outcome
 from imgpull.engines.sim import SimEngine
-from imgpull.errors import EngineFailed, TrackingError
-from imgpull.results.record import job_directories, read_record
-from imgpull.sweep import command, tracked
+from imgpull.errors import EngineFailed
+from imgpull.sweep import command
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.tracked import Tracked
 from imgpull.tracking.runs import MlflowTracker
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 REPORTS = Path(__file__).parent / "data" / "cl2-reports"
 TWO = ("-m", "replicas=1,2")
@@ -74,20 +67,6 @@ def fail_trial(number: int, error: Exception) -> Act:
             raise error
 
     return act
-
-
-def runs(root: Path) -> "tuple[Run, list[Run]]":
-    """The only parent run of the store, and its children."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    found = client.search_runs(["1"])
-    (parent,) = [run for run in found if run.data.tags["imgpull.kind"] == "sweep"]
-    return parent, [run for run in found if run is not parent]
-
-
-def verdicts(sweep: Path) -> list[str]:
-    return [read_record(path).verdict for path in job_directories(sweep)]
 
 
 def only_sweep(root: Path) -> Path:
@@ -169,9 +148,9 @@ def test_what_breaks_the_sweep_itself_still_brings_the_end_step(
 def test_trials_run_as_checked_when_conf_is_edited_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolve = command.jobs.resolve
+    resolve = jobs.resolve
     monkeypatch.setattr(
-        command.jobs,
+        jobs,
         "resolve",
         lambda config: resolve(config) | ({"nodes": 7} if command._active else {}),
     )
@@ -321,134 +300,6 @@ def test_a_directory_that_was_named_is_the_one_that_is_continued(tmp_path: Path)
     assert again.status == 2
     assert "holds a sweep already" in again.err
     assert "nothing to do" in run_py(tmp_path, one, "resume=auto", "tracking=none").out
-
-
-# MLflow away
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def test_without_mlflow_every_result_is_kept_and_can_be_logged_later(root: Path) -> None:
-    uri = f"tracking.uri=http://127.0.0.1:{closed_port()}"
-    ended = run_py(root, *TWO, "tracking=server", uri)
-    assert ended.status == 0
-    assert verdicts(ended.sweep) == ["valid", "valid"]
-    (warning,) = [line for line in ended.err.splitlines() if line.startswith("warning")]
-    assert f"imgpull log {ended.sweep}" in warning
-
-    for _ in range(2):
-        logged = imgpull(root, "log", str(ended.sweep))
-        assert (logged.status, logged.err) == (0, "")
-        assert [line.split(":")[0] for line in logged.out.splitlines()[:2]] == ["0", "1"]
-        parent, children = runs(root)
-        assert len({run.data.tags["imgpull.trial_id"] for run in children}) == len(children) == 2
-        assert parent.info.status == "FINISHED"
-        assert parent.data.metrics["trials/valid"] == 2
-        assert "one trial a cell" in parent.data.tags["mlflow.note.content"]
-
-
-def test_a_store_that_breaks_in_mid_sweep_costs_one_warning(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = MlflowTracker.log_trial
-
-    def breaking(self: MlflowTracker, job_dir: Path, parent: str | None) -> str:
-        if job_dir.name == "1":
-            raise sqlite3.OperationalError("database is locked")
-        return log(self, job_dir, parent)
-
-    monkeypatch.setattr(MlflowTracker, "log_trial", breaking)
-    ended = run_py(root, *THREE)
-    assert ended.status == 0
-    assert verdicts(ended.sweep) == ["valid"] * 3
-    (warning,) = [line for line in ended.err.splitlines() if line.startswith("warning")]
-    assert "1 trial not logged" in warning
-    assert "database is locked" in warning
-    parent, children = runs(root)
-    assert (parent.info.status, len(children)) == ("FINISHED", 2)
-
-
-class ScriptedTracker:
-    """A tracker whose log_trial raises what it is told, or works where that is None."""
-
-    def __init__(self, errors: list[Exception | None]) -> None:
-        self._errors = iter(errors)
-        self.calls: list[str] = []
-
-    def start_sweep(self, sweep_dir: Path, **_: Any) -> str:
-        self.calls.append("start")
-        return "parent"
-
-    def log_trial(self, job_dir: Path, parent: str | None) -> str:
-        self.calls.append("log")
-        error = next(self._errors)
-        if error is not None:
-            raise error
-        return "run"
-
-    def finish_sweep(self, sweep_dir: Path, parent: str | None, **_: Any) -> None:
-        self.calls.append("finish")
-
-    def view(self, parent: str | None) -> None:
-        self.calls.append("view")
-
-
-@pytest.fixture
-def follow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Tracked, ScriptedTracker]]:
-    """follow(errors): a started Tracked around a tracker that fails so."""
-
-    def make(errors: list[Exception | None]) -> tuple[Tracked, ScriptedTracker]:
-        tracker = ScriptedTracker(errors)
-        monkeypatch.setattr(tracked.tracking, "open_tracker", lambda settings, root: tracker)
-        made = Tracked(schema.Tracking())
-        made.start(Path(), {}, "command", None)
-        return made, tracker
-
-    return make
-
-
-@pytest.mark.parametrize(
-    "error",
-    [TrackingError("the store\nis away"), OSError(5, "the store is away"),
-     sqlite3.OperationalError("the store is away"), AssertionError("the store is away")],
-    ids=lambda error: type(error).__name__,
-)  # fmt: skip
-def test_whatever_a_tracker_raises_is_a_warning_on_one_line(
-    follow: Callable[..., tuple[Tracked, ScriptedTracker]], error: Exception
-) -> None:
-    made, _ = follow([None, error])
-    assert [made.log(Path("0")), made.log(Path("1"))] == ["run", None]
-    warning = made.warning(Path("my sweep"))
-    assert warning is not None
-    assert warning.startswith("1 trial not logged, ")
-    assert "the store is away" in warning
-    assert warning.endswith("imgpull log 'my sweep'")
-
-
-def test_a_store_that_is_gone_is_asked_three_times_and_once_more_at_the_end(
-    follow: Callable[..., tuple[Tracked, ScriptedTracker]],
-) -> None:
-    made, tracker = follow([OSError("gone")] * 9)
-    for _ in range(9):
-        made.log(Path("0"))
-    assert tracker.calls == ["start", "log", "log", "log"]
-    assert "9 trials not logged" in (made.warning(Path("sweep")) or "")
-    made.finish(Path(), killed=False, counts={}, note="")
-    assert tracker.calls[-1] == "finish"
-
-
-def test_a_store_that_hiccups_is_asked_on(
-    follow: Callable[..., tuple[Tracked, ScriptedTracker]],
-) -> None:
-    made, tracker = follow([OSError("hiccup"), OSError("hiccup"), None] * 3)
-    for _ in range(9):
-        made.log(Path("0"))
-    assert tracker.calls.count("log") == 9
-    assert "6 trials not logged" in (made.warning(Path("sweep")) or "")
 
 
 # With a real process and a real signal

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 
 from imgpull.config.job import Job
 from imgpull.results.record import read_measurements, read_record
-from imgpull.sweep import command
 from imgpull.sweep.plan import (
     Cell,
     Planned,
@@ -239,7 +239,7 @@ def test_the_summary_has_a_row_for_each_trial(standard: Ended) -> None:
 
 def numbers(standard: Ended) -> dict[tuple[int, int], Mapping[tuple[str, str], float]]:
     """(replicas, qps) -> whole-cluster measurements."""
-    found = {}
+    found: dict[tuple[int, int], Mapping[tuple[str, str], float]] = {}
     for number in "0123":
         job = standard.sweep / number
         factors = read_record(job).factors
@@ -336,7 +336,7 @@ def test_sweeps_started_in_the_same_second_have_directories_of_their_own(
 
     tails = iter(["aaaa", "aaaa", "aaaa", "bbbb"])  # even when chance gives both the same tail
     monkeypatch.setattr(hydra.core.utils, "datetime", Stopped)
-    monkeypatch.setattr(command.secrets, "token_hex", lambda size: next(tails))
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(tails))
     for _ in range(2):
         run_py(tmp_path, "until=render")
     assert {path.name for path in (tmp_path / "multirun").iterdir()} == {

@@ -97,7 +97,7 @@ def _run(
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK
         with Progress() as progress:
-            progress.step("opening MLflow")
+            progress.step("opening tracking")
             tracked = Tracked(_tracking(asked["tracking"]))
         directory = earlier.directory if earlier else _new_directory(config)
         if not earlier:

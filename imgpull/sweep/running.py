@@ -70,7 +70,7 @@ class Sweep:
         return OK if all(record.counts for record in self.records) else FAILED
 
     def _start(self) -> None:
-        self.progress.step("opening MLflow")
+        self.progress.step("opening tracking")
         command = shlex.join(["python", *sys.argv])
         self.tracked.start(self.directory, self.factors, command, self.parent)
         if self.tracked.parent and self.tracked.parent != self.parent:
@@ -101,7 +101,7 @@ class Sweep:
             wall_s=record.wall_s,
             virtual_s=record.virtual_s,
         )
-        self.progress.step("logging to MLflow")
+        self.progress.step("logging")
         self._log(place.directory)
         self.progress.finish(record)
         return record

@@ -113,6 +113,9 @@ def view_lines(view: View | None) -> list[str]:
 
 
 def _words(error: Exception) -> str:
-    known = isinstance(error, ImgpullError)
-    text = error.message if known else f"MLflow broke: {type(error).__name__}: {error}"
+    """The error on one line."""
+    if isinstance(error, ImgpullError):
+        text = error.message
+    else:
+        text = f"MLflow broke: {type(error).__name__}: {error}"
     return " ".join(text.split())[:300]

@@ -1,0 +1,154 @@
+"""Laws of identity: a cell's name is what it does to the measured nodes, and nothing else."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgpull.config import job as jobs
+
+Compose = Callable[..., dict[str, Any]]
+Changed = Callable[[dict[str, Any]], dict[str, Any]]
+MakeJob = Callable[..., jobs.Job]
+
+
+# One changed value for each field that makes a cell what it is.
+PHYSICAL: dict[str, Any] = {
+    "deployments": 11, "replicas": 2, "qps": 9.5, "nodes": 11, "cache": "warm",
+    "pod_startup_threshold": "4m", "wait_timeout": "31m", "metrics_wait": "auto",
+    "containerd_scrape_interval": "16s", "cluster.name": "other", "cluster.provider": "eks",
+    "cluster.region": "westeurope", "cluster.kubernetes_version": "1.35",
+    "cluster.containerd_version": "2.3.3", "cluster.node_selector": {"pool": "other"},
+    "cluster.tolerations": [{"key": "a", "value": "b"}], "cluster.node.vm_size": "other",
+    "cluster.node.vcpus": 5, "cluster.node.memory_gib": 17.0, "cluster.node.nic_mbit_s": 1000.0,
+    "cluster.node.os_disk": "other", "cluster.node.disk_write_mb_s": 251.0,
+    "cluster.node.max_pods": 111, "cluster.registry.server": "other.azurecr.io",
+    "cluster.registry.sku": "Basic", "cluster.registry.egress_mbit_s": 1.0,
+    "cluster.registry.connection_mb_s": 1.0, "cluster.registry.first_byte_ms": 1.0,
+    "cluster.kubelet.serializeImagePulls": True, "cluster.kubelet.maxParallelImagePulls": 2,
+    "cluster.kubelet.registryPullQPS": 6.0, "cluster.kubelet.registryBurst": 11,
+    "cluster.containerd.max_concurrent_downloads": 4, "image.reference": "reg.io/other:1",
+    "image.digest": "sha256:" + "0" * 64, "image.platform": "linux/arm64",
+    "image.layers[0].compressed_bytes": "31MB", "image.layers[0].unpacked_bytes": "79MB",
+    "image.layers[0].compression": "zstd", "engine.rates.sandbox_s": 9.0,
+}  # fmt: skip
+
+# What says how a trial is run, named, logged or ordered, and changes no result.
+NOT_PHYSICAL: dict[str, Any] = {
+    "seed": 7, "trial": 3, "trials": 5, "until": "render", "order": "shuffled", "resume": "auto",
+    "on_failure": "stop", "tracking.kind": "none", "tracking.uri": "http://mlflow:5000",
+    "tracking.experiment": "other", "cluster.helper_image": "reg.io/pause:1",
+    "cluster.prometheus_node_selector": {"a": "b"}, "cluster.node_prefix": "other-",
+    "image.name": "other", "image.command": ["sh"], "image.args": ["-c"],
+    "image.pull_secret": "secret",
+}  # fmt: skip
+
+
+# Parts that are not built yet: the only value they take changes nothing.
+NOT_BUILT = {
+    "exclude", "retries", "max_hours", "max_cost", "trial_limit", "target_effect", "provision",
+    "keep", "allow",
+}  # fmt: skip
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """Every key with a value of its own; maps and lists of the schema count as one."""
+    found: set[str] = set()
+    for key, value in values.items():
+        whole = key in ("node_selector", "prometheus_node_selector", "rates", "layers")
+        if isinstance(value, Mapping) and not whole:
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found.add(f"{prefix}{key}")
+    return found
+
+
+def test_every_key_is_known_to_be_physical_or_not(compose: Compose) -> None:
+    named = {re.sub(r"\[0\]\.\w+|(?<=rates)\.\w+", "", key) for key in PHYSICAL}
+    assert not named & set(NOT_PHYSICAL)
+    assert leaves(compose()) == named | set(NOT_PHYSICAL) | NOT_BUILT | {"engine.kind"}
+
+
+@pytest.mark.parametrize("key", PHYSICAL)
+def test_a_physical_field_changes_the_cell(changed: Changed, job: MakeJob, key: str) -> None:
+    other = jobs.job_from(changed({key: PHYSICAL[key]}))
+    assert jobs.cell_id(other) != jobs.cell_id(job())
+
+
+@pytest.mark.parametrize("key", NOT_PHYSICAL)
+def test_how_a_trial_is_run_and_logged_does_not_change_the_cell(
+    changed: Changed, job: MakeJob, key: str
+) -> None:
+    other = jobs.job_from(changed({key: NOT_PHYSICAL[key]}))
+    assert jobs.cell_id(other) == jobs.cell_id(job())
+
+
+def test_the_engine_is_part_of_the_cell(job: MakeJob) -> None:
+    replayed = job("engine=replay", "engine.report=somewhere")
+    assert jobs.cell_id(replayed) != jobs.cell_id(job())
+
+
+def test_spelling_does_not_change_the_cell(changed: Changed, job: MakeJob) -> None:
+    otherwise = {"wait_timeout": "1800s", "metrics_wait": "0h10m", "qps": 10}
+    otherwise["image.layers[0].compressed_bytes"] = "30000000"
+    assert jobs.cell_id(jobs.job_from(changed(otherwise))) == jobs.cell_id(job())
+
+
+@given(st.randoms())
+def test_the_order_of_keys_does_not_change_the_cell(random: Any) -> None:
+    content = {"a": {"x": 1, "y": [2, {"p": 3, "q": 4}]}, "b": None, "c": 0.5}
+
+    def shuffled(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return [shuffled(item) for item in value] if isinstance(value, list) else value
+        keys = random.sample(list(value), len(value))
+        return {key: shuffled(value[key]) for key in keys}
+
+    assert jobs.content_id(shuffled(content)) == jobs.content_id(content)
+
+
+def test_the_order_of_a_configuration_s_keys_does_not_change_the_cell(
+    compose: Compose, job: MakeJob
+) -> None:
+    def reverse(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: reverse(value[key]) for key in reversed(list(value))}
+
+    assert jobs.cell_id(jobs.job_from(reverse(compose()))) == jobs.cell_id(job())
+
+
+def test_a_cell_s_name_is_the_same_on_every_machine(job: MakeJob) -> None:
+    assert re.fullmatch(r"[0-9a-f]{12}", jobs.cell_id(job()))
+    assert jobs.content_id({"a": 1, "b": [None, 0.5, "x"]}) == "16cebd460832"
+
+
+def test_a_job_cannot_be_changed(job: MakeJob) -> None:
+    frozen = job()
+    for thing, name in (
+        (frozen, "replicas"),
+        (frozen.image, "reference"),
+        (frozen.image.layers[0], "compressed_bytes"),
+        (frozen.cluster, "region"),
+        (frozen.cluster.node, "vcpus"),
+        (frozen.engine, "kind"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, "x")
+
+
+def test_factors_are_the_levels_that_a_cell_stands_for(job: MakeJob) -> None:
+    assert jobs.factors(job("qps=5", "replicas=3", "image=vllm")) == {
+        "deployments": 10, "replicas": 3, "qps": 5, "nodes": 10, "image": "vllm",
+        "cluster": "aks_d4ds_v5", "cache": "cold",
+    }  # fmt: skip
+    assert jobs.factors(replace(job(), qps=0.5))["qps"] == 0.5
+
+
+def test_room_for_two_scrapes_follows_the_slowest_target(job: MakeJob) -> None:
+    assert jobs.scrape_room_s(job()) == 2 * jobs.KUBELET_SCRAPE_INTERVAL_S
+    assert jobs.scrape_room_s(job("containerd_scrape_interval=45s")) == 90
