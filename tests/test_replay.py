@@ -171,7 +171,8 @@ SAID = {
 
 def test_without_a_description_nothing_is_known_least_of_all_the_defaults(replay: Replay) -> None:
     own = replay(OWN)
-    assert set(own.subject.factors.values()) == {None}
+    known = {name: level for name, level in own.subject.factors.items() if level is not None}
+    assert known == {"report": OWN.name}
     assert {key: v for key, v in own.subject.fingerprint.items() if v is not None} == {
         "engine": "replay"
     }
@@ -186,7 +187,7 @@ def test_what_the_description_says_is_used_and_what_it_does_not_is_unknown(repla
     own = replay(OWN, said=SAID)
     assert own.subject.factors == {
         "deployments": 1, "replicas": 4, "qps": 5, "nodes": 2, "image": "big",
-        "cluster": "two-vms", "cache": "as_is", "churn": 1,
+        "cluster": "two-vms", "cache": "as_is", "churn": 1, "report": OWN.name,
     }  # fmt: skip
     assert (own.subject.pods, own.subject.nodes, own.subject.cache) == (4, 2, "as_is")
     assert own.subject.compressed_bytes == 264_000_000

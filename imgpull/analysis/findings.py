@@ -178,8 +178,8 @@ def _trials(
     frame: pd.DataFrame, counted: pd.DataFrame, asked: Mapping[str, object]
 ) -> Iterator[str]:
     """Whether trials repeat, how much those of a cell differ, and what would help."""
-    if counted.empty:
-        return
+    if counted.empty or (frame["engine"] == "replay").all():
+        return  # nothing counts, or no recorded report becomes more by another trial
     fewest, most = int(counted["n_trials"].min()), int(counted["n_trials"].max())
     advice = _advice(asked) if fewest < ENOUGH_TRIALS else ""
     if most == 1:

@@ -79,6 +79,7 @@ class ReplayEngine:
             factors={
                 **{name: said.get(name) for name in _FACTORS},
                 **said.get("factors", {}),
+                "report": self._directory.resolve().name,
             },
             image_reference=said.get("image_reference"),
             image_digest=said.get("image_digest"),

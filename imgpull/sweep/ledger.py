@@ -75,6 +75,6 @@ class Ledger:
                 event = json.loads(line)
             except ValueError:  # no JSON, or no UTF-8
                 continue
-            if isinstance(event, dict):
+            if isinstance(event, dict) and "event" in event:
                 events.append(event)
         return events

@@ -97,7 +97,9 @@ def _compose(
     if values["trials"] < 1:
         raise ConfigError(f"trials={values['trials']} is not above zero", hint="use trials=1")
     subject = engines.build(job).subject
-    further = {key: _level(values, key, text) for key, text in swept if key not in jobs.FACTORS}
+    # A recorded report is a factor by its name: a path would differ between machines.
+    told = {*jobs.FACTORS, "engine.report"}
+    further = {key: _level(values, key, text) for key, text in swept if key not in told}
     factors = {**subject.factors, **further}
     return Cell(overrides, subject.cell_id, subject.label, job, values, factors, None)
 
@@ -117,6 +119,11 @@ def _checked(cell: Cell) -> Cell:
     engine = engines.build(cell.job)
     engine.check()
     if not engine.renders:
+        if cell.values["trials"] > 1:
+            raise ConfigError(
+                f"trials={cell.values['trials']}: a recorded report is one trial, not more",
+                hint="leave trials=1; several reports are engine.report=DIR1,DIR2 with -m",
+            )
         return cell
     files = render.render(cell.job)
     render.check(files)

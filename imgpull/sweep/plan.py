@@ -5,8 +5,9 @@ the cloud does not become an effect of a factor. And what is left to do of a swe
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from imgpull import pipeline
@@ -15,7 +16,7 @@ from imgpull.sweep.resume import Earlier
 
 # How a factor is written in a run's name, where columns are narrow.
 _SHORT = {"deployments": "d", "replicas": "r", "qps": "q", "nodes": "n"}
-_BY_LEVEL_ALONE = ("image", "cluster", "cache")
+_BY_LEVEL_ALONE = ("image", "cluster", "cache", "report")
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,33 @@ def plan_trials(
 ) -> list[Planned]:
     """What is to be run, in order: all of it, or what an earlier sweep lacks or must run again."""
     named = names(cells)
-    number = earlier.next_number if earlier else 0
+    done = earlier.done if earlier else {}
     position = earlier.positions if earlier else 0
+    every = [pipeline.trial_id(cell.cell_id, trial) for trial in trials for cell in cells]
+    numbers = _numbers(every, earlier.taken if earlier else frozenset())
     plan: list[Planned] = []
     for block, trial, cell in order_trials(cells, trials, order, seed):
-        before = earlier.done.get(pipeline.trial_id(cell.cell_id, trial)) if earlier else None
+        trial_id = pipeline.trial_id(cell.cell_id, trial)
+        before = done.get(trial_id)
         if before is not None and before.counts:
             continue
         if before is None:
-            attempt, directory = 1, str(number)
-            number += 1
+            attempt, directory = 1, numbers[trial_id]
         else:
             attempt = before.next_attempt
             directory = f"{before.directory}/attempt-{attempt}"
         position += 1
         plan.append(Planned(cell, named[cell.cell_id], directory, trial, attempt, block, position))
     return plan
+
+
+def _numbers(trial_ids: Sequence[str], taken: Set[int]) -> dict[str, str]:
+    """Directories as the matrix was given, whatever the order of running; none is used twice."""
+    free = count(max(len(trial_ids), *(number + 1 for number in taken), 0))
+    return {
+        trial_id: str(number if number not in taken else next(free))
+        for number, trial_id in enumerate(trial_ids)
+    }
 
 
 def order_trials(
@@ -145,6 +157,8 @@ def names(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _part(key: str, level: Any) -> str:
+    if level is None:
+        level = "?"
     if key in _SHORT:
         return f"{_SHORT[key]}{level}"
     return str(level) if key in _BY_LEVEL_ALONE else f"{key.rpartition('.')[2]}={level}"

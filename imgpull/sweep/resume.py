@@ -30,7 +30,7 @@ class Earlier:
 
     directory: Path
     done: Mapping[str, Done]
-    next_number: int
+    taken: frozenset[int]  # numbers of directories that exist
     positions: int
     parent: str | None
     unlogged: tuple[Path, ...]
@@ -70,12 +70,11 @@ def _read(directory: Path, events: list[dict[str, object]]) -> Earlier:
         positions = max(positions, record.position)
         if where.as_posix() not in logged:
             unlogged.append(job_dir)
-    numbers = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
     parents = [str(event["run_id"]) for event in events if event.get("event") == "parent"]
     return Earlier(
         directory,
         done,
-        next_number=max(numbers, default=-1) + 1,
+        taken=frozenset(int(path.name) for path in directory.iterdir() if path.name.isdigit()),
         positions=positions,
         parent=parents[-1] if parents else None,
         unlogged=tuple(unlogged),
