@@ -393,3 +393,11 @@ def test_a_single_run_is_a_sweep_of_one(tmp_path: Path) -> None:
     assert ended.status == 0
     assert {path.name for path in ended.sweep.iterdir()} >= {"0", "summary.csv", "ledger.jsonl"}
     assert [record.name for record in ended.records] == ["pytorch_large n10 r1"]
+
+
+def test_a_recorded_report_is_one_trial_however_often_it_is_read(tmp_path: Path) -> None:
+    report = Path(__file__).parent / "data/cl2-reports/own-2021-two-nodes"
+    ended = run_py(tmp_path, "engine=replay", f"engine.report={report}", "trials=2")
+    assert ended.status == 2
+    assert "a recorded report is one trial" in ended.err
+    assert list(tmp_path.iterdir()) == []
