@@ -349,7 +349,7 @@ def test_the_benchmark_prints_its_tables() -> None:
     for words in ("run.py --help", "first finished trial", "own overhead", "composing every cell"):
         assert words in ended.out
     for row in ("first", "middle", "last"):
-        (line,) = [line for line in ended.out.splitlines() if line.startswith(f"│ {row} ")]
+        (line,) = [line for line in ended.out.splitlines() if line.startswith(f"│ {row:<6} │")]
         seconds = [float(cell) for cell in line.split("│")[2:-1]]
         hydra, render_s, engine, results, tracking, own, every = seconds
         assert own == pytest.approx(render_s + results + tracking, abs=0.02)
