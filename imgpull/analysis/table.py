@@ -125,7 +125,7 @@ def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame, hidden: list[str]) -> l
     if (by_cell["n_trials"] > 1).any():
         lines.append("numbers are medians over the trials that count")
     if by_cell["slo_missed"].any():
-        lines.append("* slo missed: pod startup over its threshold, a result and no fault")
+        lines.append("* slo missed: a startup limit, wait or threshold; a result, no fault")
     if hidden:
         lines.append(f"too narrow here for {', '.join(hidden)}: see summary.csv")
     return lines

@@ -60,7 +60,7 @@ class Progress:
         line = Text(self._current)
         line.append(record.verdict, style=_MARKS[record.verdict])
         if record.slo == "missed":
-            line.append(", startup limit missed")
+            line.append(", slo missed")
         if record.virtual_s is not None:
             line.append(f", {units.format_duration(round(record.virtual_s))} simulated")
         line.append(f" in {record.wall_s:.2f} s")
