@@ -372,8 +372,18 @@ def test_factors_that_only_change_together_are_not_told_apart(tmp_path: Path) ->
     add_trial(tmp_path, 0)
     add_trial(tmp_path, 1, levels={"replicas": 5, "qps": 5.0}, pull_s=400.0)
     text = said(read_sweep(tmp_path))
-    for factor in ("replicas", "qps"):
-        assert f"{factor}: no two cells differ in it alone" in text
+    assert "replicas and qps (always together) 1 -> 5: image pull p50" in text
+    assert "\nqps" not in text
+
+
+def test_a_factor_that_never_changes_alone_has_no_effect_to_tell(tmp_path: Path) -> None:
+    for job, (replicas, qps) in enumerate([(1, 5.0), (5, 10.0), (10, 10.0)]):
+        add_trial(
+            tmp_path, job, levels={"replicas": replicas, "qps": qps}, pull_s=100.0 * (job + 1)
+        )
+    text = said(read_sweep(tmp_path))
+    assert "qps: no two cells differ in it alone" in text
+    assert "always together" not in text
 
 
 def test_an_invalid_trial_is_in_no_comparison_and_its_reason_is_given(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ class _Change:
 
 def _effects(counted: pd.DataFrame, keys: list[str]) -> Iterator[str]:
     """A sentence for each factor that has two levels among the counted cells."""
+    together = _together(counted, keys)
+    keys = list(together)
     for factor in keys:
         order = levels(counted[factor])
         # Engines are not compared here: one is a rehearsal of the other.
@@ -112,9 +114,27 @@ def _effects(counted: pd.DataFrame, keys: list[str]) -> Iterator[str]:
         if abs(largest.ratio) >= VISIBLE:
             levels_compared = (largest.start, largest.end)
             alike = [one for one in changes if (one.start, one.end) == levels_compared]
-            yield _effect(factor, alike)
+            yield _effect(factor, alike).replace(factor, together[factor], 1)
         elif not inert:
-            yield _no_effect(factor, order, [one for one in changes if one.pair == largest.pair])
+            same = [one for one in changes if one.pair == largest.pair]
+            yield _no_effect(factor, order, same).replace(factor, together[factor], 1)
+
+
+def _together(counted: pd.DataFrame, keys: list[str]) -> dict[str, str]:
+    """Each factor, those that always move along with an earlier one under its name."""
+    companions: dict[str, list[str]] = {}
+    for key in keys:
+        for first, others in companions.items():
+            pairs = counted[[first, key]].astype(str).drop_duplicates()
+            if len(pairs) == counted[first].nunique() == counted[key].nunique() > 1:
+                others.append(key)
+                break
+        else:
+            companions[key] = []
+    return {
+        key: f"{' and '.join([key, *others])} (always together)" if others else key
+        for key, others in companions.items()
+    }
 
 
 def _changes(counted: pd.DataFrame, factor: str, others: list[str]) -> Iterator[_Change]:
