@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from imgpull import units
 from imgpull.config import job as jobs
 from imgpull.config import schema
+from imgpull.simcluster import model
 
 CONF = Path(__file__).parents[1] / "conf"
 CLUSTERS = sorted((CONF / "cluster").glob("*.yaml"))
@@ -225,9 +227,40 @@ def test_every_figure_of_a_cluster_names_its_source_or_is_an_assumption(path: Pa
     title, *lines = path.read_text().splitlines()
     assert "Azure docs" in title
     figures = [line for line in lines if re.match(r"  \w+: \d", line)]
-    assert len(figures) == 11
+    assert len(figures) == 17
     for line in figures:
         assert line.split(":")[0].strip() in IN_THE_TITLE or SOURCE.search(line), line
+
+
+RATE_SOURCE = re.compile(r"ASSUMPTION|measured|pkg/|test/|Documentation/|PLEG")
+
+
+def test_every_rate_of_the_simulator_is_there_and_names_its_source_or_is_an_assumption() -> None:
+    text = (CONF / "engine" / "sim.yaml").read_text().split("rates:\n")[1].split("\n\n")[0]
+    names, unsourced = [], []
+    above = ""  # the comment that the lines under it share, until one has its own
+    for comment, name, own in re.findall(r"((?: +#.*\n)*) +(\w+):[^#\n]*(.*)", text):
+        above = comment or above
+        names.append(name)
+        if not RATE_SOURCE.search(own or above):
+            unsourced.append(name)
+        above = "" if own else above
+    assert names == [item.name for item in fields(model.Rates)]
+    assert not unsourced
+
+
+def test_the_faults_rehearsed_are_off_by_default(job_of: Compose) -> None:
+    assert isinstance(job_of().engine, schema.SimEngine)
+    assert job_of().engine.faults == schema.Faults()
+    plain, faulty = [job_of(*cell) for cell in cells(CONF / "experiment" / "faults_rehearsal.yaml")]
+    assert plain.engine.faults == schema.Faults()
+    assert faulty.engine.faults.pull_shares.network == 0.1
+
+
+def test_a_disk_that_the_machine_holds_back_does_not_burst(job_of: Compose) -> None:
+    for name in ("aks_d2s_v3", "aks_d4s_v3"):
+        assert job_of(f"cluster={name}").cluster.node.disk_burst_mb_s is None
+    assert job_of("experiment=telescope_n10").cluster.node.disk_burst_mb_s == 170
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=by_name)

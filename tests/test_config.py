@@ -1,6 +1,7 @@
 """Laws of a configuration: what cannot be is refused with the fix, what can be has one name."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ def refusal(values: Mapping[str, Any]) -> ConfigError:
 
 
 # ------------------------------------------------------------------------------------ refused
+
+ANY_LAYER = {"compressed_bytes": "1MB", "unpacked_bytes": "2MB"}
 
 REFUSED = [
     ("deployments", 0, "deployments=0 is not above zero", "use deployments=1"),
@@ -96,6 +99,86 @@ REFUSED = [
     ("cluster.kubelet.registryBurst", 0,
      "cluster.kubelet.registryBurst=0 would let no pull begin",
      "kubelet's default is cluster.kubelet.registryBurst=10"),
+    ("cluster.zones", 0, "cluster.zones=0 is not above zero",
+     "give cluster.zones the value of the datasheet"),
+    ("cluster.node.disk_burst_mb_s", 250.0,
+     "cluster.node.disk_burst_mb_s=250 is not above disk_write_mb_s=250",
+     "cluster.node.disk_burst_mb_s=null is a disk that does not burst"),
+    ("cluster.node.disk_burst_minutes", 0.0,
+     "cluster.node.disk_burst_minutes=0.0 is not above zero",
+     "give cluster.node.disk_burst_minutes the value of the datasheet"),
+    ("cluster.registry.requests_per_minute", 0.0,
+     "cluster.registry.requests_per_minute=0.0 is not above zero",
+     "give cluster.registry.requests_per_minute the value of the datasheet"),
+    ("cluster.registry.requests_burst", 0, "cluster.registry.requests_burst=0 is not above zero",
+     "give cluster.registry.requests_burst the value of the datasheet"),
+    ("cluster.registry.retry_after_s", -1.0, "cluster.registry.retry_after_s=-1.0 is below "
+     "zero or no number", "use cluster.registry.retry_after_s=0"),
+    ("cluster.registry.zone_link_mbit_s", 0.0,
+     "cluster.registry.zone_link_mbit_s=0.0 is not above zero",
+     "give cluster.registry.zone_link_mbit_s the value of the datasheet"),
+    ("cluster.containerd.max_concurrent_unpacks", 2,
+     "cluster.containerd.max_concurrent_unpacks=2 needs containerd 2.2 or newer, and "
+     "cluster.containerd_version is 1.7.34",
+     "use cluster.containerd.max_concurrent_unpacks=1, or a newer cluster.containerd_version"),
+    ("cluster.containerd.concurrent_layer_fetch_buffer", 8388608,
+     "cluster.containerd.concurrent_layer_fetch_buffer=8388608 needs containerd 2.1 or newer, and "
+     "cluster.containerd_version is 1.7.34",
+     "use cluster.containerd.concurrent_layer_fetch_buffer=0, or a newer "
+     "cluster.containerd_version"),
+    ("cluster.containerd.image_pull_progress_timeout", "-1s",
+     "cluster.containerd.image_pull_progress_timeout=-1s is below zero",
+     "for example cluster.containerd.image_pull_progress_timeout=10m"),
+    ("engine.faults.pull_shares.network", 1.5,
+     "engine.faults.pull_shares.network=1.5 is no share", "give a number from 0 to 1"),
+    ("engine.faults.pull_shares", {"auth": 0.5, "network": 0.6},
+     "engine.faults.pull_shares: auth=0.5 + network=0.6 are more than 1",
+     "shares of the same calls: together at most 1"),
+    ("engine.faults.slow_nodes", -1, "engine.faults.slow_nodes=-1 is below zero",
+     "use engine.faults.slow_nodes=0"),
+    ("engine.faults.slow_factor", 0.0, "engine.faults.slow_factor=0.0 is no share above 0",
+     "a number above 0 and up to 1, for example engine.faults.slow_factor=0.25"),
+    ("engine.faults.lost_nodes", 11, "engine.faults.slow_nodes=0 + lost_nodes=11 + "
+     "restarted_nodes=0 = 11 are more than nodes=10", "use fewer of them or nodes=11"),
+    ("engine.faults.lost_at", "soon", "engine.faults.lost_at: 'soon' is not a duration; write it "
+     "like 90s, 3m or 1h30m", "for example engine.faults.lost_at=10m"),
+    ("engine.faults.restarted_at", "-1s", "engine.faults.restarted_at=-1s is below zero",
+     "for example engine.faults.restarted_at=10m"),
+    ("engine.faults.event_loss_share", float("nan"),
+     "engine.faults.event_loss_share=nan is no share", "give a number from 0 to 1"),
+    ("engine.faults.brown_outs", [{"begin": "2m", "end": "2m", "egress_share": 0.0}],
+     "engine.faults.brown_outs[0].end=2m is not after its begin=2m",
+     "moments of the trial, for example {begin: 90s, end: 2m, egress_share: 0.1}"),
+    ("engine.faults.brown_outs", [{"begin": "1m", "end": "2m", "egress_share": 0.0},
+     {"begin": "90s", "end": "3m", "egress_share": 0.0}],
+     "engine.faults.brown_outs[1].begin=1m30s is before the end of the one above",
+     "list brown-outs in order, none within another"),
+    ("engine.faults.brown_outs", [{"begin": "1m", "end": "2m", "egress_share": 2.0}],
+     "engine.faults.brown_outs[0].egress_share=2.0 is no share", "give a number from 0 to 1"),
+    ("engine.faults.brown_outs", [{"begin": "1m", "egress_share": 0.0}],
+     "engine.faults.brown_outs[0].end has no value",
+     "give one: engine.faults.brown_outs[0].end=VALUE"),
+    ("engine.held.snapshots", -1, "engine.held.snapshots=-1 is below zero",
+     "use engine.held.snapshots=0"),
+    ("engine.held.blobs", 11, "engine.held.snapshots=0 + blobs=11 are more than the image's 10 "
+     "layers", "use fewer, or engine.held.images=true for the whole image"),
+    ("engine.held.nodes_share", -0.1, "engine.held.nodes_share=-0.1 is no share",
+     "give a number from 0 to 1"),
+    ("engine.images", {"reg.io/x": [ANY_LAYER]},
+     "engine.images: 'reg.io/x' is not registry/repository:tag",
+     "name it as the pods do, with its tag, and its digest if they give one"),
+    ("engine.images", {"reg.io/x:1": []}, "engine.images.reg.io/x:1 has no layers",
+     "give it a table like image.layers"),
+    ("engine.images", {"reg.io/x:1": [{**ANY_LAYER, "unpacked_bytes": "big"}]},
+     "engine.images.reg.io/x:1[0].unpacked_bytes: 'big' is not a size; write it like 15GB, 512MiB "
+     "or 4096", "edit engine.images.reg.io/x:1[0].unpacked_bytes"),
+    ("engine.images", {"example.azurecr.io/pytorch:large": [ANY_LAYER]},
+     "engine.images: 'example.azurecr.io/pytorch:large' is the image of the group image",
+     "leave it out there: image.layers says what it is made of"),
+    ("engine.images", {"reg.io/x:1": [{**ANY_LAYER, "digest": "a"}],
+     "reg.io/y:1": [{**ANY_LAYER, "digest": "a", "compression": "zstd"}]},
+     "two layers have digest 'a', but not the same sizes and compression",
+     "give each content a digest of its own, or layers[].digest=null"),
 ]  # fmt: skip
 
 
@@ -105,6 +188,37 @@ def test_what_cannot_be_is_refused_with_its_value_and_the_fix(
 ) -> None:
     error = refusal(changed({key: value}))
     assert (error.message, error.hint) == (message, hint)
+
+
+def test_a_fetch_buffer_too_small_to_count_is_refused(changed: Changed) -> None:
+    newer, key = {"cluster.containerd_version": "2.1.0"}, "concurrent_layer_fetch_buffer"
+    assert jobs.job_from(changed(newer | {f"cluster.containerd.{key}": 512}))
+    error = refusal(changed(newer | {f"cluster.containerd.{key}": 511}))
+    assert error.message == f"cluster.containerd.{key}=511 is below 512 bytes"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "before", "since"),
+    [("max_concurrent_unpacks", 2, "2.1.9", "2.2.0"),
+     ("concurrent_layer_fetch_buffer", 512, "2.0.5", "2.1.0-beta.0")],
+)  # fmt: skip
+def test_a_setting_of_containerd_is_taken_from_the_release_that_brought_it(
+    changed: Changed, key: str, value: int, before: str, since: str
+) -> None:
+    told = {f"cluster.containerd.{key}": value}
+    assert jobs.job_from(changed(told | {"cluster.containerd_version": since}))
+    assert before in refusal(changed(told | {"cluster.containerd_version": before})).message
+
+
+def test_faults_may_take_every_node_and_every_pull(changed: Changed) -> None:
+    nodes = {"slow_nodes": 4, "lost_nodes": 3, "restarted_nodes": 3}
+    told = {f"engine.faults.{key}": value for key, value in nodes.items()}
+    shares = {"network": 0.7, "auth": 0.1, "not_found": 0.2}
+    assert jobs.job_from(changed(told | {"engine.faults.pull_shares": shares}))
+    assert (
+        "restarted_nodes=4 = 11 are more than nodes=10"
+        in refusal(changed(told | {"engine.faults.restarted_nodes": 4})).message
+    )
 
 
 TOLERATIONS = [
@@ -191,7 +305,10 @@ UNKNOWN = [
     ("deployment", "deployments"), ("image.layer", "image.layers"), ("cluster.node.cpus",
      "cluster.node.vcpus"), ("cluster.kubelet.maxParallelPulls",
      "cluster.kubelet.maxParallelImagePulls"), ("tracking.url", "tracking.uri"),
-    ("engine.rate", "engine.rates"),
+    ("engine.rate", "engine.rates"), ("engine.faults.slow_node", "engine.faults.slow_nodes"),
+    ("engine.faults.pull_shares.notfound", "engine.faults.pull_shares.not_found"),
+    ("engine.held.snapshot", "engine.held.snapshots"), ("cluster.registry.request_burst",
+     "cluster.registry.requests_burst"), ("cluster.zone", "cluster.zones"),
 ]  # fmt: skip
 
 
@@ -339,10 +456,26 @@ def test_pods_that_arrive_faster_than_kubelet_s_pull_tokens_are_noted(job: MakeJ
         "cluster.kubelet.registryBurst=30",
         "cluster.kubelet.serializeImagePulls=true",
         "cluster.kubelet.maxParallelImagePulls=10",
+        "engine.rates.controller_burst=1 engine.rates.controller_pods_s=5",
     ],
 )
 def test_no_note_where_kubelet_rejects_nothing(job: MakeJob, remedy: str) -> None:
-    assert jobs.notes(job(*CROWD, remedy)) == ()
+    assert jobs.notes(job(*CROWD, *remedy.split())) == ()
+
+
+def test_the_note_on_kubelet_s_tokens_speaks_of_the_simulated_controller(job: MakeJob) -> None:
+    many = (*CROWD[:2], "deployments=60", "qps=100")
+    assert "60 pods a node within 2 s" in str(jobs.notes(job(*many)))
+    slower = job(*many, "engine.rates.controller_pods_s=10", "engine.rates.controller_burst=10")
+    assert "60 pods a node within 5 s" in str(jobs.notes(slower))
+    real = replace(slower, engine=schema.ReplayEngine(report="somewhere"))
+    assert "60 pods a node within 2 s" in str(jobs.notes(real))
+
+
+def test_a_disk_that_bursts_is_not_called_too_slow(job: MakeJob) -> None:
+    slow = ("image=vllm", "cluster.node.disk_write_mb_s=50")
+    assert jobs.notes(job(*slow))
+    assert jobs.notes(job(*slow, "cluster.node.disk_burst_mb_s=100")) == ()
 
 
 def test_every_engine_s_keys_are_in_its_schema() -> None:

@@ -56,9 +56,14 @@ def load(path: str) -> dict[str, Any]:
 
 RATES: dict[str, float] = load("engine/sim.yaml")["rates"]
 SCHEMA = {key: (hint, default) for key, hint, default in keys_of(schema.Config, "")}
-ENGINE = {f"engine.rates.{name}" for name in RATES} | {
-    key for kind in schema.ENGINES.values() for key, _, _ in keys_of(kind, "engine.")
+ENGINE_KEYS = {
+    key: default
+    for kind in schema.ENGINES.values()
+    for key, _, default in keys_of(kind, "engine.")
+    if key not in ("engine.kind", "engine.rates")  # an option's own, and a file's
 }
+ENGINE = {f"engine.rates.{name}" for name in RATES} | set(ENGINE_KEYS)
+ENGINE |= {"engine.kind", "engine.rates"}
 
 
 def said(key: str) -> Any:
@@ -83,6 +88,21 @@ def test_a_documented_default_is_the_schema_s(key: str) -> None:
 @pytest.mark.parametrize("name", sorted(RATES))
 def test_a_documented_rate_is_the_simulator_s(name: str) -> None:
     assert float(said(f"engine.rates.{name}")) == float(RATES[name])
+
+
+@pytest.mark.parametrize("key", sorted(ENGINE_KEYS))
+def test_a_documented_engine_default_is_the_schema_s(key: str) -> None:
+    assert said(key) == ENGINE_KEYS[key]
+
+
+def test_the_simulator_s_file_says_every_key_with_the_schema_s_default() -> None:
+    job = jobs.job_from(VALUES | {"engine": load("engine/sim.yaml")})
+    assert job.engine == schema.SimEngine(rates=RATES)
+    written = load("engine/sim.yaml")
+    for group in ("faults", "held"):
+        assert set(written[group]) == {
+            item.name for item in fields(type(getattr(job.engine, group)))
+        }
 
 
 def test_a_documented_group_default_is_that_of_config_yaml() -> None:

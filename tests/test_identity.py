@@ -31,11 +31,36 @@ PHYSICAL: dict[str, Any] = {
     "cluster.registry.connection_mb_s": 1.0, "cluster.registry.first_byte_ms": 1.0,
     "cluster.kubelet.serializeImagePulls": True, "cluster.kubelet.maxParallelImagePulls": 2,
     "cluster.kubelet.registryPullQPS": 6.0, "cluster.kubelet.registryBurst": 11,
-    "cluster.containerd.max_concurrent_downloads": 4, "image.reference": "reg.io/other:1",
+    "cluster.containerd.max_concurrent_downloads": 4,
+    "cluster.containerd.image_pull_progress_timeout": "6m", "cluster.zones": 3,
+    "cluster.node.disk_burst_mb_s": 1200.0, "cluster.node.disk_burst_minutes": 31.0,
+    "cluster.registry.requests_per_minute": 10000.0, "cluster.registry.requests_burst": 1001,
+    "cluster.registry.retry_after_s": 1.0, "cluster.registry.zone_link_mbit_s": 10000.0,
+    "image.layers[0].digest": "base", "image.reference": "reg.io/other:1",
     "image.digest": "sha256:" + "0" * 64, "image.platform": "linux/arm64",
     "image.layers[0].compressed_bytes": "31MB", "image.layers[0].unpacked_bytes": "79MB",
     "image.layers[0].compression": "zstd", "engine.rates.sandbox_s": 9.0,
+    "engine.faults.pull_shares.throttled": 0.1, "engine.faults.pull_shares.auth": 0.1,
+    "engine.faults.pull_shares.not_found": 0.1, "engine.faults.pull_shares.network": 0.1,
+    "engine.faults.pull_shares.disk_full": 0.1, "engine.faults.slow_nodes": 1,
+    "engine.faults.slow_factor": 0.5, "engine.faults.lost_nodes": 1, "engine.faults.lost_at": "2m",
+    "engine.faults.restarted_nodes": 1, "engine.faults.restarted_at": "2m",
+    "engine.faults.restart_takes": "21s", "engine.faults.event_loss_share": 0.1,
+    "engine.faults.brown_outs": [{"begin": "1m", "end": "2m", "egress_share": 0.0}],
+    "engine.images": {"reg.io/b:1": [{"compressed_bytes": "1MB", "unpacked_bytes": "2MB"}]},
 }  # fmt: skip
+
+# What nodes hold beforehand is the cell's own with cache=as_is, and says nothing otherwise.
+HELD: dict[str, Any] = {
+    "engine.held.snapshots": 1, "engine.held.blobs": 1, "engine.held.images": True,
+    "engine.held.nodes_share": 0.5,
+}  # fmt: skip
+
+# The same, where an older containerd does not know the key.
+OF_CONTAINERD_2: dict[str, Any] = {
+    "cluster.containerd.max_concurrent_unpacks": 2,
+    "cluster.containerd.concurrent_layer_fetch_buffer": 8388608,
+}
 
 # What says how a trial is run, named, logged or ordered, and changes no result.
 NOT_PHYSICAL: dict[str, Any] = {
@@ -59,7 +84,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> set[str]:
     """Every key with a value of its own; maps and lists of the schema count as one."""
     found: set[str] = set()
     for key, value in values.items():
-        whole = key in ("node_selector", "prometheus_node_selector", "rates", "layers")
+        whole = key in ("node_selector", "prometheus_node_selector", "rates", "layers", "images")
         if isinstance(value, Mapping) and not whole:
             found |= leaves(value, f"{prefix}{key}.")
         else:
@@ -68,7 +93,8 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> set[str]:
 
 
 def test_every_key_is_known_to_be_physical_or_not(compose: Compose) -> None:
-    named = {re.sub(r"\[0\]\.\w+|(?<=rates)\.\w+", "", key) for key in PHYSICAL}
+    physical = {**PHYSICAL, **HELD, **OF_CONTAINERD_2}
+    named = {re.sub(r"\[0\]\.\w+|(?<=rates)\.\w+", "", key) for key in physical}
     assert not named & set(NOT_PHYSICAL)
     assert leaves(compose()) == named | set(NOT_PHYSICAL) | NOT_BUILT | {"engine.kind"}
 
@@ -77,6 +103,38 @@ def test_every_key_is_known_to_be_physical_or_not(compose: Compose) -> None:
 def test_a_physical_field_changes_the_cell(changed: Changed, job: MakeJob, key: str) -> None:
     other = jobs.job_from(changed({key: PHYSICAL[key]}))
     assert jobs.cell_id(other) != jobs.cell_id(job())
+
+
+@pytest.mark.parametrize("key", OF_CONTAINERD_2)
+def test_a_setting_of_a_newer_containerd_changes_the_cell(changed: Changed, key: str) -> None:
+    newer = {"cluster.containerd_version": "2.3.3"}
+    plain, other = (
+        jobs.job_from(changed(newer | more)) for more in ({}, {key: OF_CONTAINERD_2[key]})
+    )
+    assert jobs.cell_id(plain) != jobs.cell_id(other)
+
+
+@pytest.mark.parametrize("key", HELD)
+def test_what_nodes_hold_changes_the_cell_where_the_cache_is_left_as_it_is(
+    changed: Changed, key: str
+) -> None:
+    def cell(cache: str, **more: Any) -> str:
+        return jobs.cell_id(jobs.job_from(changed({"cache": cache} | more)))
+
+    assert cell("as_is") != cell("as_is", **{key: HELD[key]})
+    assert cell("cold") == cell("cold", **{key: HELD[key]})
+
+
+def test_a_cell_without_faults_has_the_name_it_had_before_there_were_any(changed: Changed) -> None:
+    bare = changed({})
+    for group in ("faults", "held", "images"):
+        del bare["engine"][group]
+    assert jobs.cell_id(jobs.job_from(bare)) == jobs.cell_id(jobs.job_from(changed({})))
+    content = jobs._physical(jobs.job_from(bare))
+    assert set(content["engine"]) == {"kind", "rates"}
+    assert set(content["image"]["layers"][0]) == {
+        "compressed_bytes", "unpacked_bytes", "compression",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("key", NOT_PHYSICAL)
@@ -95,6 +153,8 @@ def test_the_engine_is_part_of_the_cell(job: MakeJob) -> None:
 def test_spelling_does_not_change_the_cell(changed: Changed, job: MakeJob) -> None:
     otherwise = {"wait_timeout": "1800s", "metrics_wait": "0h10m", "qps": 10}
     otherwise["image.layers[0].compressed_bytes"] = "30000000"
+    otherwise["cluster.containerd.image_pull_progress_timeout"] = "300s"
+    otherwise |= {"engine.faults.lost_at": "60s", "engine.faults.restart_takes": "0m20s"}
     assert jobs.cell_id(jobs.job_from(changed(otherwise))) == jobs.cell_id(job())
 
 

@@ -7,8 +7,9 @@ something else, stops before anything runs. What spans groups is checked where t
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from imgpull import exporters, units
 from imgpull.config import schema
 from imgpull.errors import ConfigError
 
@@ -21,6 +22,7 @@ _REFERENCE = re.compile(
     rf"{_PART}(?:/{_PART})*:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}"
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PINNED = re.compile(rf"{_REFERENCE.pattern}(?:@{_DIGEST.pattern})?")  # as pods name it
 
 # kubernetes apimachinery pkg/util/validation: DNS-1123 subdomains, label keys and values.
 _DNS_PART = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
@@ -56,8 +58,29 @@ def check_image(image: schema.Image) -> None:
         )
 
 
-def check_cluster(cluster: schema.Cluster) -> None:
-    """ConfigError for names, versions and figures that cannot be."""
+def check_pinned_reference(reference: str, where: str) -> None:
+    """ConfigError for a reference, with or without digest, that no pod could name."""
+    if not _PINNED.fullmatch(reference):
+        raise ConfigError(
+            f"{where}: '{reference}' is not registry/repository:tag",
+            hint="name it as the pods do, with its tag, and its digest if they give one",
+        )
+
+
+def duration_s(text: str, key: str, *, least_s: float = 0.001) -> float:
+    """Seconds of a duration; ConfigError for less than the bundle's resolution, or `least_s`."""
+    try:
+        seconds = units.parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}", hint=f"for example {key}=10m") from error
+    if seconds < least_s:
+        limit = "not above" if least_s else "below"
+        raise ConfigError(f"{key}={text} is {limit} zero", hint=f"for example {key}=10m")
+    return seconds
+
+
+def checked_cluster(cluster: schema.Cluster) -> schema.Cluster:
+    """The cluster, durations in their usual spelling; ConfigError for what cannot be."""
     _check_versions(cluster)
     _check_labels("node_selector", cluster.node_selector)
     _check_labels("prometheus_node_selector", cluster.prometheus_node_selector)
@@ -69,12 +92,23 @@ def check_cluster(cluster: schema.Cluster) -> None:
             hint="lower-case letters, digits, '-' and '.', for example aks-measured-",
         )
     for key, value in _figures(cluster):
-        if not 0 < value < math.inf:
+        if key in _MAY_BE_ZERO and not 0 <= value < math.inf:
+            raise ConfigError(
+                f"cluster.{key}={value} is below zero or no number", hint=f"use cluster.{key}=0"
+            )
+        if key not in _MAY_BE_ZERO and not 0 < value < math.inf:
             raise ConfigError(
                 f"cluster.{key}={value} is not above zero",
                 hint=f"give cluster.{key} the value of the datasheet",
             )
+    _check_burst(cluster.node)
     _check_kubelet(cluster.kubelet)
+    _check_containerd(cluster)
+    key = "cluster.containerd.image_pull_progress_timeout"
+    timeout_s = duration_s(cluster.containerd.image_pull_progress_timeout, key, least_s=0)
+    timeout = units.format_duration(timeout_s)
+    containerd = replace(cluster.containerd, image_pull_progress_timeout=timeout)
+    return replace(cluster, containerd=containerd)
 
 
 def _check_versions(cluster: schema.Cluster) -> None:
@@ -124,13 +158,52 @@ def _check_toleration(where: str, toleration: schema.Toleration) -> None:
         )
 
 
+_MAY_BE_ZERO = ("registry.retry_after_s", "containerd.concurrent_layer_fetch_buffer")
+
+
 def _figures(cluster: schema.Cluster) -> Iterator[tuple[str, float]]:
+    yield "zones", cluster.zones
     for name, section in (
         ("node", cluster.node), ("registry", cluster.registry), ("containerd", cluster.containerd)
     ):  # fmt: skip
         for key, value in asdict(section).items():
             if isinstance(value, int | float):
                 yield f"{name}.{key}", value
+
+
+def _check_burst(node: schema.Node) -> None:
+    if node.disk_burst_mb_s is not None and node.disk_burst_mb_s <= node.disk_write_mb_s:
+        raise ConfigError(
+            f"cluster.node.disk_burst_mb_s={node.disk_burst_mb_s:g} is not above "
+            f"disk_write_mb_s={node.disk_write_mb_s:g}",
+            hint="cluster.node.disk_burst_mb_s=null is a disk that does not burst",
+        )
+
+
+# containerd v2.3.4 plugins/transfer/plugin.go, internal/cri/config: (key, its value when off, the
+# release that brought it).
+_SINCE = (
+    ("max_concurrent_unpacks", 1, (2, 2)),
+    ("concurrent_layer_fetch_buffer", 0, (2, 1)),
+)
+
+
+def _check_containerd(cluster: schema.Cluster) -> None:
+    containerd, version = cluster.containerd, cluster.containerd_version
+    for key, off, since in _SINCE:
+        value = getattr(containerd, key)
+        if value != off and exporters.version_tuple(version)[:2] < since:
+            raise ConfigError(
+                f"cluster.containerd.{key}={value} needs containerd {since[0]}.{since[1]} or "
+                f"newer, and cluster.containerd_version is {version}",
+                hint=f"use cluster.containerd.{key}={off}, or a newer cluster.containerd_version",
+            )
+    buffer = containerd.concurrent_layer_fetch_buffer
+    if 0 < buffer < 512:  # containerd would read it as off
+        raise ConfigError(
+            f"cluster.containerd.concurrent_layer_fetch_buffer={buffer} is below 512 bytes",
+            hint="for example cluster.containerd.concurrent_layer_fetch_buffer=8388608, or 0: off",
+        )
 
 
 def _check_kubelet(kubelet: schema.Kubelet) -> None:

@@ -17,46 +17,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from imgpull import units
 from imgpull.config import checks, schema
+from imgpull.config.engine import check_fit, engine_from
+from imgpull.config.image import Image, Layer, check_digests, image_from, layers_from
 from imgpull.config.typed import no_value, typed
 from imgpull.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One image layer, sizes in bytes."""
-
-    compressed_bytes: int
-    unpacked_bytes: int
-    compression: str
-
-
-@dataclass(frozen=True)
-class Image:
-    """What is pulled. Without a layer table its sizes are unknown (None)."""
-
-    name: str
-    reference: str
-    digest: str | None
-    command: tuple[str, ...]
-    args: tuple[str, ...]
-    pull_secret: str | None
-    platform: str
-    layers: tuple[Layer, ...]
-
-    @property
-    def compressed_bytes(self) -> int | None:
-        """What crosses the network in a cold pull."""
-        return sum(layer.compressed_bytes for layer in self.layers) if self.layers else None
-
-    @property
-    def unpacked_bytes(self) -> int | None:
-        """What lands in the snapshotter."""
-        return sum(layer.unpacked_bytes for layer in self.layers) if self.layers else None
-
-    @property
-    def pinned_reference(self) -> str:
-        """The reference that pods name: by digest when one is given."""
-        return f"{self.reference}@{self.digest}" if self.digest else self.reference
 
 
 @dataclass(frozen=True)
@@ -70,6 +34,7 @@ class Job:
     image: Image
     cluster: schema.Cluster
     engine: schema.SimEngine | schema.ReplayEngine
+    further_images: Mapping[str, tuple[Layer, ...]]  # of the simulated registry, by reference
     cache: str
     trial: int
     pod_startup_threshold_s: float
@@ -128,15 +93,16 @@ def job_from(values: Mapping[str, Any]) -> Job:
     """The Job that a resolved configuration asks for; ConfigError names the key and the fix."""
     config: schema.Config = typed(values, schema.Config)
     checks.check_image(config.image)
-    checks.check_cluster(config.cluster)
+    engine = engine_from(config.engine)
     job = Job(
         deployments=config.deployments,
         replicas=config.replicas,
         qps=config.qps,
         nodes=config.nodes,
-        image=_image(config.image),
-        cluster=config.cluster,
-        engine=_engine(config.engine),
+        image=image_from(config.image),
+        cluster=checks.checked_cluster(config.cluster),
+        engine=engine,
+        further_images=_further_images(engine),
         cache=config.cache.name,
         trial=config.trial,
         pod_startup_threshold_s=_duration(config, "pod_startup_threshold"),
@@ -150,54 +116,21 @@ def job_from(values: Mapping[str, Any]) -> Job:
     return job
 
 
-def _engine(values: Any) -> schema.SimEngine | schema.ReplayEngine:
-    kind = values.get("kind") if isinstance(values, Mapping) else values
-    if not isinstance(kind, str) or kind not in schema.ENGINES:
-        raise ConfigError(
-            f"engine.kind is {kind!r}", hint=f"choose one of: {', '.join(schema.ENGINES)}"
-        )
-    engine: schema.SimEngine | schema.ReplayEngine = typed(values, schema.ENGINES[kind], "engine")
-    return engine
-
-
-def _image(image: schema.Image) -> Image:
-    layers = tuple(
-        Layer(
-            _size(layer.compressed_bytes, f"image.layers[{index}].compressed_bytes"),
-            _size(layer.unpacked_bytes, f"image.layers[{index}].unpacked_bytes"),
-            layer.compression.name,
-        )
-        for index, layer in enumerate(image.layers)
-    )
-    return Image(
-        name=image.name,
-        reference=image.reference,
-        digest=image.digest,
-        command=tuple(image.command),
-        args=tuple(image.args),
-        pull_secret=image.pull_secret,
-        platform=image.platform,
-        layers=layers,
-    )
-
-
-def _size(text: str, key: str) -> int:
-    try:
-        return units.parse_size(text)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}", hint=f"edit {key}") from error
+def _further_images(engine: Any) -> dict[str, tuple[Layer, ...]]:
+    if not isinstance(engine, schema.SimEngine):
+        return {}
+    further: dict[str, tuple[Layer, ...]] = {}
+    for reference, layers in engine.images.items():
+        key = f"engine.images.{reference}"
+        checks.check_pinned_reference(reference, "engine.images")
+        if not layers:
+            raise ConfigError(f"{key} has no layers", hint="give it a table like image.layers")
+        further[reference] = layers_from(layers, key)
+    return further
 
 
 def _duration(config: schema.Config, key: str) -> float:
-    try:
-        seconds = units.parse_duration(getattr(config, key))
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}", hint=f"for example {key}=10m") from error
-    if seconds < 0.001:  # the bundle's resolution
-        raise ConfigError(
-            f"{key}={getattr(config, key)} is not above zero", hint=f"for example {key}=10m"
-        )
-    return seconds
+    return checks.duration_s(getattr(config, key), key)
 
 
 def _check_sweep_keys(config: schema.Config) -> None:
@@ -236,6 +169,18 @@ def _check(job: Job) -> None:
             f"nodes={job.nodes}: {job.nodes} nodes x {most} pods = {room}",
             hint=f"use fewer replicas or nodes={math.ceil(job.pods / most)}",
         )
+    check_digests([job.image.layers, *job.further_images.values()])
+    if job.image.pinned_reference in job.further_images:
+        raise ConfigError(
+            f"engine.images: '{job.image.pinned_reference}' is the image of the group image",
+            hint="leave it out there: image.layers says what it is made of",
+        )
+    if isinstance(job.engine, schema.SimEngine):
+        check_fit(job.engine, job.nodes, len(job.image.layers))
+    _check_scrapes(job)
+
+
+def _check_scrapes(job: Job) -> None:
     interval_s = job.containerd_scrape_interval_s
     if interval_s != int(interval_s):
         raise ConfigError(
@@ -270,7 +215,8 @@ def fastest_pull_s(job: Job) -> float | None:
     if compressed is None:
         return None
     node = job.cluster.node
-    return max(compressed / (node.nic_mbit_s * 1e6 / 8), compressed / (node.disk_write_mb_s * 1e6))
+    disk_mb_s = node.disk_burst_mb_s or node.disk_write_mb_s
+    return max(compressed / (node.nic_mbit_s * 1e6 / 8), compressed / (disk_mb_s * 1e6))
 
 
 def notes(job: Job) -> tuple[str, ...]:
@@ -285,6 +231,9 @@ def notes(job: Job) -> tuple[str, ...]:
         )
     if job.deployments == 1:
         found.append(f"deployments=1 makes qps={job.qps:g} inert: it paces Deployments, not pods")
+    holds = isinstance(job.engine, schema.SimEngine) and job.engine.held != schema.Held()
+    if holds and job.cache != "as_is":
+        found.append(f"engine.held says nothing with cache={job.cache}: it is for cache=as_is")
     if rejected := _pulls_beyond_the_burst(job):
         found.append(rejected)
     return tuple(found)
@@ -292,7 +241,7 @@ def notes(job: Job) -> tuple[str, ...]:
 
 # kube-controller-manager's clientConnection, so the pods it can create a second, and at once
 # (kubernetes pkg/controller/apis/config/v1alpha1; a cloud may tune them).
-_CONTROLLER_PODS_S, _CONTROLLER_BURST = 20, 30
+_CONTROLLER = {"controller_pods_s": 20.0, "controller_burst": 30.0}
 
 
 def _pulls_beyond_the_burst(job: Job) -> str | None:
@@ -302,9 +251,10 @@ def _pulls_beyond_the_burst(job: Job) -> str | None:
     paced = parallel is not None and parallel <= kubelet.registryBurst
     if job.cache == "warm" or paced or not kubelet.registryPullQPS:
         return None
-    arriving_s = max(
-        (job.deployments - 1) / job.qps, (job.pods - _CONTROLLER_BURST) / _CONTROLLER_PODS_S
-    )
+    told = job.engine.rates if isinstance(job.engine, schema.SimEngine) else {}
+    controller = _CONTROLLER | {key: told[key] for key in _CONTROLLER if key in told}
+    queued = job.pods - controller["controller_burst"]
+    arriving_s = max((job.deployments - 1) / job.qps, queued / controller["controller_pods_s"])
     per_node = math.ceil(job.pods / job.nodes)
     if per_node - kubelet.registryPullQPS * arriving_s <= kubelet.registryBurst:
         return None
@@ -322,9 +272,6 @@ MEASUREMENTS = ("pod_startup", "kubelet_image_pull", "containerd_throughput", "n
 def _physical(job: Job) -> dict[str, Any]:
     """The fields that make a cell what it is, named one by one: a new option changes no old id."""
     cluster = asdict(job.cluster)
-    engine: dict[str, Any] = {"kind": job.engine.kind}
-    if isinstance(job.engine, schema.SimEngine):
-        engine["rates"] = dict(job.engine.rates)  # the simulator's physics
     return {
         "deployments": job.deployments,
         "replicas": job.replicas,
@@ -339,18 +286,43 @@ def _physical(job: Job) -> dict[str, Any]:
             key: cluster[key]
             for key in (
                 "name", "provider", "region", "kubernetes_version", "containerd_version",
-                "node_selector", "tolerations", "node", "registry", "kubelet", "containerd",
+                "node_selector", "tolerations", "zones", "node", "registry", "kubelet",
+                "containerd",
             )
         },
         "image": {
             "reference": job.image.reference,
             "digest": job.image.digest,
             "platform": job.image.platform,
-            "layers": [asdict(layer) for layer in job.image.layers],
+            "layers": _physical_layers(job.image.layers),
         },
-        "engine": engine,
+        "engine": _physical_engine(job),
         "measurements": MEASUREMENTS,
     }  # fmt: skip
+
+
+def _physical_engine(job: Job) -> dict[str, Any]:
+    """The simulator's physics; of what may happen on purpose, only what does."""
+    engine = job.engine
+    found: dict[str, Any] = {"kind": engine.kind}
+    if isinstance(engine, schema.SimEngine):
+        found["rates"] = dict(engine.rates)
+        if engine.faults != schema.Faults():
+            found["faults"] = asdict(engine.faults)
+        if job.cache == "as_is" and engine.held != schema.Held():
+            found["held"] = asdict(engine.held)
+        if job.further_images:
+            further = job.further_images.items()
+            found["images"] = {name: _physical_layers(layers) for name, layers in further}
+    return found
+
+
+def _physical_layers(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
+    """A digest only where one is given."""
+    return [
+        {key: value for key, value in asdict(layer).items() if value is not None}
+        for layer in layers
+    ]
 
 
 def content_id(content: Mapping[str, Any]) -> str:

@@ -67,6 +67,7 @@ class Layer:
     compressed_bytes: str = MISSING
     unpacked_bytes: str = MISSING
     compression: Compression = Compression.gzip
+    digest: str | None = None  # names the content, so that images can share it
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Node:
     nic_mbit_s: float = MISSING
     os_disk: str = MISSING
     disk_write_mb_s: float = MISSING
+    disk_burst_mb_s: float | None = None
+    disk_burst_minutes: float = 30
     max_pods: int = MISSING
 
 
@@ -115,6 +118,10 @@ class Registry:
     egress_mbit_s: float = MISSING
     connection_mb_s: float = MISSING
     first_byte_ms: float = MISSING
+    requests_per_minute: float | None = None
+    requests_burst: int = 1000
+    retry_after_s: float = 0
+    zone_link_mbit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,9 @@ class Containerd:
     """containerd settings that steer pulls, by containerd's own names."""
 
     max_concurrent_downloads: int = 3
+    max_concurrent_unpacks: int = 1
+    concurrent_layer_fetch_buffer: int = 0  # bytes
+    image_pull_progress_timeout: str = "5m"
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,7 @@ class Cluster:
     tolerations: list[Toleration] = field(default_factory=list)
     prometheus_node_selector: dict[str, str] = field(default_factory=dict)
     helper_image: str = MISSING
+    zones: int = 1
     node: Node = field(default_factory=Node)
     registry: Registry = field(default_factory=Registry)
     kubelet: Kubelet = field(default_factory=Kubelet)
@@ -155,11 +166,60 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class PullShares:
+    """Shares of PullImage calls that fail, by fault (simcluster.model.PULL_FAULTS)."""
+
+    throttled: float = 0
+    auth: float = 0
+    not_found: float = 0
+    network: float = 0
+    disk_full: float = 0
+
+
+@dataclass(frozen=True)
+class BrownOut:
+    """The registry gives only a share of its egress between two moments of the trial."""
+
+    begin: str = MISSING
+    end: str = MISSING
+    egress_share: float = MISSING
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What the simulator lets go wrong on purpose; moments count from the trial's begin."""
+
+    pull_shares: PullShares = field(default_factory=PullShares)
+    slow_nodes: int = 0
+    slow_factor: float = 0.25
+    lost_nodes: int = 0
+    lost_at: str = "1m"
+    restarted_nodes: int = 0
+    restarted_at: str = "1m"
+    restart_takes: str = "20s"
+    brown_outs: list[BrownOut] = field(default_factory=list)
+    event_loss_share: float = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What simulated nodes hold of the image when cache=as_is."""
+
+    snapshots: int = 0  # layers
+    blobs: int = 0  # layers above those
+    images: bool = False
+    nodes_share: float = 1
+
+
+@dataclass(frozen=True)
 class SimEngine:
-    """engine=sim: speeds and overheads that no datasheet gives (simcluster.model.Rates)."""
+    """engine=sim: what of the simulated cluster no datasheet gives."""
 
     kind: str = "sim"
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)  # simcluster.model.Rates
+    faults: Faults = field(default_factory=Faults)
+    held: Held = field(default_factory=Held)
+    images: dict[str, list[Layer]] = field(default_factory=dict)  # by the reference pods name
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
-"""A simulated cluster: pods that pull one image, and PromQL over what kubelet would expose."""
+"""A simulated cluster: pods that pull images, and PromQL over what their nodes would expose."""
 
 from imgpull.simcluster.model import (
+    Attempt,
+    BrownOut,
     Containerd,
+    Faults,
+    Held,
     Kubelet,
     Layer,
     Node,
+    NodeTrace,
     PodRequest,
     PodTrace,
     Rates,
@@ -16,10 +21,15 @@ from imgpull.simcluster.model import (
 from imgpull.simcluster.physics import simulate
 
 __all__ = [
+    "Attempt",
+    "BrownOut",
     "Containerd",
+    "Faults",
+    "Held",
     "Kubelet",
     "Layer",
     "Node",
+    "NodeTrace",
     "PodRequest",
     "PodTrace",
     "Rates",

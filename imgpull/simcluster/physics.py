@@ -1,339 +1,245 @@
-"""What happens when pods of one image land on a cluster: created, placed, pulled, started.
+"""What happens when pods land on a cluster: the clock that moves them through their lives.
 
-Hides the model and each of its simplifications; the door is `simulate`. Plain events in virtual
-time: the control plane paces pods, kubelet queues and rejects pulls, containerd fetches a few
-layers at a time and unpacks them one by one, `network.py` shares the links among all in flight.
-
-Simplifications. One image a world. All pods spread as one group, and no pod ever leaves. Unpacking
-writes to the page cache, so the disk serves it first and downloads (each fsync'ed) get what is
-left: a layer's unpack time is a constant, and a faster link cannot delay an unpack. No dirty-page
-limit, no disk burst credits, no limit of registry operations, no garbage collection.
+Hides how time passes. A pod's life, in reading order: `controlplane.py` creates and places it,
+`kubelet.py` gives it a sandbox and asks for its image, `containerd.py` fetches and unpacks it over
+`network.py` and `disk.py`, `kubelet.py` starts it and, once deleted, stops it. The door is
+`simulate`.
 """
 
-import heapq
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from heapq import heappop, heappush
 
 from imgpull.errors import ConfigError
+from imgpull.simcluster import controlplane
+from imgpull.simcluster.containerd import Runtime
 from imgpull.simcluster.delays import Luck, TokenBucket
-from imgpull.simcluster.model import Layer, PodRequest, PodTrace, Segment, Trace, World
+from imgpull.simcluster.kubelet import Kubelet
+from imgpull.simcluster.model import Layer, NodeTrace, PodRequest, PodTrace, Trace, World
 from imgpull.simcluster.network import Downloads
 
-CREATION_S = 0.03  # assumption: Deployment, ReplicaSet, Pod: three writes of about 10 ms
-BINDING_S = 0.005  # assumption: one scheduling cycle; scheduler_perf's floor of 270 pods/s is 4 ms
-FOLLOWER_LAG_S = 0.003  # assumption: who waited for the layers finds them all there
-HASH_BYTES_S = 1.5e9  # assumption: sha256 with SHA-NI, one core
-BACK_OFF_S, BACK_OFF_LIMIT_S = 10.0, 300.0  # kubernetes 1.36 pkg/kubelet/kubelet.go
-QPS_EXCEEDED = "pull QPS exceeded"  # kubernetes 1.36 pkg/kubelet/images/helpers.go
+Action = Callable[..., None]
 
 
 def simulate(world: World, pods: Sequence[PodRequest], until_s: float = math.inf) -> Trace:
     """Play one trial up to `until_s`; pure, and the same for the same arguments.
 
     What would happen after `until_s` is None, a pod that would be created after it is left out, and
-    a leader cut while pulling has fetched what had arrived. Pods created later never change what
-    happened before their creation. ConfigError for an image or compression the world has not.
+    so is one whose deletion comes before its creation; a leader cut while pulling has fetched what
+    had arrived. What is created or deleted later never changes what happened before. ConfigError
+    for a compression that the world has no rate for.
     """
-    luck = Luck(world.seed, world.trial)
-    traces = [pod for pod in _placed(world, luck, pods) if pod.created_s <= until_s]
-    play = _Play(world, luck)
+    play = Play(world)
+    traces = [
+        pod for pod in controlplane.created(world, play.luck, pods) if pod.created_s <= until_s
+    ]
     for pod in traces:
-        if pod.node is not None and pod.sandbox_s is not None:
-            play.at(pod.sandbox_s, play.nodes[pod.node].want_image, pod)
+        play.at(pod.created_s, play.come, pod)
+        if pod.request.deleted_s < math.inf:
+            play.at(controlplane.deletion_s(world, pod.request), play.delete, pod)
     play.run(until_s)
     for pod in traces:
-        _forget_after(until_s, pod)
-    segments = {name: tuple(node.segments()) for name, node in play.nodes.items()}
-    return Trace(tuple(traces), segments)
+        lost_s = play.lost_s.get(pod.node or "", math.inf)
+        _forget_after(min(until_s, lost_s), pod)
+    return Trace(
+        tuple(traces),
+        {
+            name: NodeTrace(
+                tuple(kubelet.runtime.segments),
+                play.lost_s.get(name, math.inf),
+                play.restarted_s.get(name, math.inf),
+            )
+            for name, kubelet in play.kubelets.items()
+        },
+    )
 
 
 def _forget_after(until_s: float, pod: PodTrace) -> None:
-    for moment in ("scheduled_s", "sandbox_s", "container_s", "started_s", "ready_s"):
+    """What lies after `until_s` was only foreseen; a deleted pod does not get any further."""
+    begun_s = until_s
+    if pod.stopped_s is not None:
+        begun_s = min(until_s, pod.stopped_s)
+    for moment in ("scheduled_s", "synced_s", "sandbox_s", "present_s", "container_s", "started_s",
+                   "ready_s"):  # fmt: skip
+        if (getattr(pod, moment) or 0.0) > begun_s:
+            setattr(pod, moment, None)
+    for moment in ("stopped_s", "gone_s"):
         if (getattr(pod, moment) or 0.0) > until_s:
             setattr(pod, moment, None)
     if pod.scheduled_s is None:
         pod.node = None
     if pod.sandbox_s is None:
-        pod.network_setup_s = pod.network_teardown_s = None
+        pod.network_setup_s = None
+    if pod.stopped_s is None:
+        pod.network_teardown_s = None
 
 
-def _placed(world: World, luck: Luck, pods: Sequence[PodRequest]) -> list[PodTrace]:
-    """Pods in creation order, each on its node with sandbox and network ready."""
-    rates, sigma = world.rates, world.rates.event_jitter_sigma
-    controller = TokenBucket(rates.controller_pods_s, rates.controller_burst)
-    traces: list[PodTrace] = []
-    for request in sorted(pods, key=lambda pod: (pod.owner_created_s, pod.index)):
-        delay_s = CREATION_S * luck.factor("creation", request.index, sigma)
-        traces.append(PodTrace(request, controller.wait(request.owner_created_s) + delay_s))
-    traces.sort(key=lambda pod: (pod.created_s, pod.request.index))
+class Play:
+    """One trial being played: the clock, the luck, and what all nodes share."""
 
-    scheduler = TokenBucket(rates.scheduler_pods_s, rates.scheduler_burst)
-    emptiest: list[str] = []  # nodes that hold one pod fewer than the others
-    for nth, pod in enumerate(traces):
-        index = pod.request.index
-        turn_s = scheduler.wait(pod.created_s)
-        if nth >= len(world.node_names) * world.node.max_pods:
-            continue  # no node has room, and no pod ever leaves
-        emptiest = emptiest or list(world.node_names)
-        pod.node = emptiest.pop(int(luck.share("spread", index) * len(emptiest)))
-        pod.scheduled_s = turn_s + BINDING_S * luck.factor("binding", index, sigma)
-        pod.sandbox_s = pod.scheduled_s + rates.sandbox_s * luck.factor("sandbox", index, sigma)
-        if not pod.request.host_network:
-            pod.network_setup_s = rates.network_setup_s * luck.factor("cni add", index, sigma)
-            pod.network_teardown_s = rates.network_teardown_s * luck.factor("cni del", index, sigma)
-            pod.sandbox_s += pod.network_setup_s
-    return traces
-
-
-class _Play:
-    """The clock: events at known times, and downloads that end when the network says so."""
-
-    def __init__(self, world: World, luck: Luck) -> None:
-        self.world, self.luck = world, luck
-        sigma = world.rates.trial_spread_sigma
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.luck = luck = Luck(world.seed, world.trial)
+        rates, registry, faults = world.rates, world.registry, world.faults
         # A registry that is slow in this trial is so per connection and as a whole.
-        self.registry_luck = luck.factor("trial registry", 0, sigma)
-        self.disk_luck = luck.factor("trial disk", 0, sigma)
-        egress_bytes_s = world.registry.egress_bytes_s * self.registry_luck
-        self.downloads = Downloads(len(world.node_names), egress_bytes_s)
-        self.nodes = {name: _Node(self, index) for index, name in enumerate(world.node_names)}
-        self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self.registry_luck = luck.factor("trial registry", 0, rates.trial_spread_sigma)
+        self.disk_luck = luck.factor("trial disk", 0, rates.trial_spread_sigma)
+        self._egress_bytes_s = registry.egress_bytes_s * self.registry_luck
+        self.downloads = Downloads(
+            len(world.node_names), self._egress_bytes_s, registry.zones, registry.zone_link_bytes_s
+        )
+        self._requests = (
+            None
+            if registry.requests_s is None
+            else TokenBucket(registry.requests_s, registry.requests_burst)
+        )
+        self._events: list[tuple[float, int, Action, tuple[object, ...]]] = []
         self._planned = 0
+        self._chains: dict[str, tuple[int, ...]] = {}
+        self._chain_ids: dict[tuple[int, str], int] = {}
+        self._speeds = {
+            "gzip": rates.gzip_unpack_bytes_s,
+            "zstd": rates.zstd_unpack_bytes_s,
+            "none": rates.plain_unpack_bytes_s,
+        }
+        self.scheduler = controlplane.Scheduler(world, luck, self._bound)
+        accidents = luck.order("accident", len(world.node_names))
+        slow = set(accidents[: faults.slow_nodes])
+        self.kubelets = {
+            name: Kubelet(self, Runtime(self, index, faults.slow_factor if index in slow else 1.0))
+            for index, name in enumerate(world.node_names)
+        }
+        self.lost_s: dict[str, float] = {}
+        self.restarted_s: dict[str, float] = {}
+        self._plan_accidents(accidents)
+        self._fill_nodes()
 
-    def at(self, when_s: float, action: Callable[..., None], *arguments: object) -> None:
+    def _plan_accidents(self, order: list[int]) -> None:
+        faults, names = self.world.faults, self.world.node_names
+        lost = faults.lost_nodes
+        for index in order[len(order) - lost :]:
+            self.lost_s[names[index]] = faults.lost_s
+            self.at(faults.lost_s, self._stop, names[index], math.inf)
+        for index in order[len(order) - lost - faults.restarted_nodes : len(order) - lost]:
+            self.restarted_s[names[index]] = faults.restarted_s
+            back_s = faults.restarted_s + faults.restart_takes_s
+            self.at(faults.restarted_s, self._stop, names[index], back_s)
+        for brown_out in faults.brown_outs:
+            self.at(brown_out.begin_s, self._egress, brown_out.egress_share)
+            self.at(brown_out.end_s, self._egress, 1.0)
+
+    def _fill_nodes(self) -> None:
+        held, kubelets = self.world.held, list(self.kubelets.values())
+        if held.snapshots or held.blobs or held.images:
+            order = self.luck.order("held", len(kubelets))
+            for index in order[: round(held.nodes_share * len(kubelets))]:
+                kubelets[index].runtime.hold(held.snapshots, held.blobs, held.images)
+
+    # ------------------------------------------------------------------ the clock
+
+    def at(self, when_s: float, action: Action, *arguments: object) -> None:
         """Call `action(when_s, *arguments)` then; equal times keep the order of planning."""
         self._planned += 1
-        heapq.heappush(self._events, (when_s, self._planned, action, arguments))
+        heappush(self._events, (when_s, self._planned, action, arguments))
 
     def run(self, until_s: float) -> None:
         """Play every event up to `until_s`, then close the books there."""
+        events, downloads = self._events, self.downloads
         now_s = 0.0
         while True:
-            arrival_s, node = self.downloads.next_end(now_s)
-            event_s = self._events[0][0] if self._events else math.inf
-            now_s = min(arrival_s, event_s)
-            if now_s > until_s or now_s == math.inf:
+            arrival_s, flow = downloads.next_end(now_s)
+            event_s = events[0][0] if events else math.inf
+            next_s = min(arrival_s, event_s)
+            if next_s > until_s or next_s == math.inf:
                 break
-            if arrival_s <= event_s:
-                self.downloads.close(node, now_s)(now_s)
+            now_s = max(now_s, next_s)
+            if flow is not None and arrival_s <= event_s:
+                downloads.close(flow, now_s)(now_s)
             else:
-                _, _, action, arguments = heapq.heappop(self._events)
+                _, _, action, arguments = heappop(events)
                 action(now_s, *arguments)
-        for each in self.nodes.values():
-            if each.pull is not None and not each.present:
-                each.pull.cut(until_s)
+        end_s = now_s if until_s == math.inf else until_s
+        for kubelet in self.kubelets.values():
+            kubelet.runtime.cut(end_s)
+
+    # ------------------------------------------------------------------ a pod's way
+
+    def come(self, now_s: float, pod: PodTrace) -> None:
+        """The pod exists: the scheduler gets to it in its turn."""
+        self.at(self.scheduler.turn_s(now_s, pod), self.scheduler.place, pod)
+
+    def _bound(self, now_s: float, pod: PodTrace) -> None:
+        assert pod.node is not None
+        self.kubelets[pod.node].admit(now_s, pod)
+
+    def delete(self, now_s: float, pod: PodTrace) -> None:
+        """The pod's deletion has reached it."""
+        if pod.node is None:
+            pod.stopped_s = pod.gone_s = now_s
+            return
+        self.kubelets[pod.node].delete(now_s, pod)
+        if pod.gone_s is not None:
+            self.at(pod.gone_s, self._gone, pod)
+
+    def _gone(self, now_s: float, pod: PodTrace) -> None:
+        for waiting in self.scheduler.leave(pod):
+            self.at(now_s + controlplane.RETRY_S, self.scheduler.place, waiting)
+
+    # ------------------------------------------------------------------ accidents
+
+    def _stop(self, now_s: float, node: str, until_s: float) -> None:
+        self.kubelets[node].stop(now_s, until_s)
+
+    def _egress(self, now_s: float, share: float) -> None:
+        self.downloads.egress(self._egress_bytes_s * share, now_s)
+        if share == 0.0:
+            timeout_s = self.world.containerd.image_pull_progress_timeout_s
+            self.at(now_s + timeout_s, self._stalled, now_s)
+
+    def _stalled(self, now_s: float, since_s: float) -> None:
+        """The registry has been silent for containerd's progress timeout: pulls are cancelled."""
+        if any(b.begin_s <= since_s and now_s < b.end_s for b in self.world.faults.brown_outs):
+            for kubelet in self.kubelets.values():
+                for pull in list(kubelet.runtime.pulls.values()):
+                    pull.stalled(now_s)
+
+    # ------------------------------------------------------------------ what nodes ask
 
     def jitter(self, purpose: str, index: int) -> float:
         """The luck of one small delay."""
         return self.luck.factor(purpose, index, self.world.rates.event_jitter_sigma)
 
+    def take_requests(self, now_s: float, count: int) -> bool:
+        """Whether the registry answers so many requests now, or says 429."""
+        return self._requests is None or self._requests.try_take(now_s, count)
 
-class _Node:
-    """kubelet's image manager: is it there, whose turn is it, is it too much, start.
+    def pull_fault(self, pod_index: int, nth: int) -> str:
+        """What is to go wrong with this PullImage call, if anything."""
+        shares = self.world.faults.pull_shares
+        if not shares:
+            return ""
+        drawn = self.luck.share(f"fault {nth}", pod_index)
+        for kind, share in shares.items():
+            drawn -= share
+            if drawn < 0:
+                return kind
+        return ""
 
-    kubernetes 1.36 pkg/kubelet/images: image_manager.go, puller.go, helpers.go.
-    """
+    def chains(self, image: str) -> tuple[int, ...]:
+        """A number for each layer on top of those below it: equal for equal content."""
+        if image not in self._chains:
+            found, below = [], 0
+            for layer in self.world.images[image]:
+                below = self._chain_ids.setdefault((below, layer.digest), len(self._chain_ids) + 1)
+                found.append(below)
+            self._chains[image] = tuple(found)
+        return self._chains[image]
 
-    def __init__(self, play: _Play, index: int) -> None:
-        self.play, self.index = play, index
-        self.present = play.world.image_present
-        self.pull: _Pull | None = None
-        kubelet = play.world.kubelet
-        parallel = 1 if kubelet.serialize_image_pulls else kubelet.max_parallel_image_pulls
-        self._turns = float(parallel or math.inf)
-        self._queue: deque[PodTrace] = deque()
-        self._limited = kubelet.registry_pull_qps > 0
-        self._bucket = TokenBucket(kubelet.registry_pull_qps, kubelet.registry_burst)
-
-    def segments(self) -> Sequence[Segment]:
-        """What moved on this node."""
-        return self.pull.segments if self.pull else ()
-
-    def want_image(self, now_s: float, pod: PodTrace) -> None:
-        """The pod's sandbox is ready, or its back-off is over: it needs its image."""
-        world = self.play.world
-        if pod.request.image != world.image_reference:
+    def core_bytes_s(self, layer: Layer) -> float:
+        """How fast one core unpacks this layer, in unpacked bytes."""
+        if layer.compression not in self._speeds:
             raise ConfigError(
-                f"pod {pod.request.name} wants image '{pod.request.image}', but the simulated "
-                f"world has only '{world.image_reference}'",
-                hint="use the image of the `image` group for every pod of the test",
+                f"layer {layer.digest} has compression '{layer.compression}'",
+                hint=f"write one of {', '.join(self._speeds)}",
             )
-        if self.present and pod.request.pull_policy != "Always":
-            pod.present = True
-            self._start(now_s, pod)
-            return
-        if pod.pulling_s is None:
-            pod.pulling_s = now_s
-        self._queue.append(pod)
-        self._give_turns(now_s)
-
-    def image_complete(self, now_s: float, pull: "_Pull") -> None:
-        """The last layer is unpacked: the leader has its image, and so have those who waited."""
-        self.present = True
-        self._pulled(now_s, pull.leader)
-        for pod in pull.followers:
-            self._follow(now_s, pod)
-
-    def _give_turns(self, now_s: float) -> None:
-        while self._queue and self._turns > 0:
-            pod = self._queue.popleft()
-            if self._limited and not self._bucket.try_take(now_s):
-                self._reject(now_s, pod)
-                continue
-            self._turns -= 1
-            pod.pull_began_s = now_s
-            resolve_s = self.play.world.rates.resolve_s
-            resolve_s *= self.play.jitter("resolve", pod.request.index)
-            if self.present or self.pull is not None:
-                self.play.at(now_s + resolve_s, self._follow, pod)
-            else:
-                self.pull = _Pull(self, pod)
-                self.play.at(now_s + resolve_s, self.pull.begin)
-
-    def _reject(self, now_s: float, pod: PodTrace) -> None:
-        attempt = len(pod.failures)
-        pod.failures.append((now_s, QPS_EXCEEDED))
-        back_off_s = min(BACK_OFF_S * 2.0**attempt, BACK_OFF_LIMIT_S)
-        # Never sooner: the sync that tries again can only come late.
-        late = max(1.0, self.play.jitter(f"retry {attempt}", pod.request.index))
-        self.play.at(now_s + back_off_s * late, self.want_image, pod)
-
-    def _follow(self, now_s: float, pod: PodTrace) -> None:
-        """The pod's pull knows its layers: all there, or another pull holds their locks."""
-        if not self.present and self.pull is not None:
-            self.pull.followers.append(pod)
-            return
-        lag_s = FOLLOWER_LAG_S * self.play.jitter("follower", pod.request.index)
-        self.play.at(now_s + lag_s, self._pulled, pod)
-
-    def _pulled(self, now_s: float, pod: PodTrace) -> None:
-        pod.pulled_s = now_s
-        self._start(now_s, pod)
-        self._turns += 1
-        self._give_turns(now_s)
-
-    def _start(self, now_s: float, pod: PodTrace) -> None:
-        rates, index = self.play.world.rates, pod.request.index
-        start_s = rates.container_start_s * self.play.jitter("container", index)
-        pod.container_s = now_s + start_s / 2  # assumption: creating takes as long as starting
-        pod.started_s = now_s + start_s
-        pod.ready_s = pod.started_s + rates.watch_lag_s * self.play.jitter("watch", index)
-
-
-class _Pull:
-    """containerd moving one image to one node: layers fetched in order, unpacked one by one.
-
-    containerd 2.3 core/unpack/unpacker.go: unpacked[i] = max(unpacked[i-1], fetched[i]) + apply[i].
-    One image a node: the limit of downloads is the same per pull (to 2.0) and per containerd (2.1).
-    """
-
-    def __init__(self, node: _Node, leader: PodTrace) -> None:
-        self._node, self._play, self._world = node, node.play, node.play.world
-        self.leader, self.followers = leader, list[PodTrace]()
-        leader.leader = True
-        sigma = self._world.rates.node_spread_sigma
-        connection_luck = self._play.luck.factor("connection", node.index, sigma)
-        connection_bytes_s = self._world.registry.connection_bytes_s
-        self._connection_bytes_s = connection_bytes_s * self._play.registry_luck * connection_luck
-        self._core_luck = self._play.luck.factor("unpack", node.index, sigma)
-        self._disk_bytes_s = self._world.node.disk_write_bytes_s * self._play.disk_luck
-        # A blob that two layers share is fetched once, and applied twice.
-        self._wanted = deque({layer.digest: layer for layer in self._world.layers}.values())
-        self._slots = self._world.containerd.max_concurrent_downloads
-        self._fetched: set[str] = set()
-        self._unpacked = 0  # layers
-        self._unpack_bytes_s = 0.0  # while a layer is being unpacked
-        self._unpack_cores = 0.0
-        self.segments: list[Segment] = []
-        self._noted_s, self._noted_bytes = 0.0, 0.0
-
-    def begin(self, now_s: float) -> None:
-        """The registry has named the layers."""
-        self._noted_s = now_s
-        self._fetch(now_s)
-        self._unpack(now_s)
-
-    def cut(self, until_s: float) -> None:
-        """The trial ends during this pull: what has arrived has arrived."""
-        self._note(until_s)
-        self.leader.fetched_bytes = round(self._noted_bytes)
-
-    def _fetch(self, now_s: float) -> None:
-        while self._wanted and self._slots > 0:
-            self._slots -= 1
-            first_byte_s = now_s + self._world.registry.first_byte_s
-            self._play.at(first_byte_s, self._receive, self._wanted.popleft())
-
-    def _receive(self, now_s: float, layer: Layer) -> None:
-        self._note(now_s)
-        arrival = partial(self._arrived, layer)
-        self._play.downloads.open(self._node.index, layer.compressed_bytes, arrival, now_s)
-        self._leave_to_downloads()
-
-    def _arrived(self, layer: Layer, now_s: float) -> None:
-        self._note(now_s)
-        self._fetched.add(layer.digest)
-        self.leader.fetched_bytes += layer.compressed_bytes
-        self._slots += 1
-        self._fetch(now_s)
-        self._unpack(now_s)
-
-    def _unpack(self, now_s: float) -> None:
-        """Apply the next layer, if it is there and no other is being applied."""
-        if self._unpack_bytes_s:
-            return
-        if self._unpacked == len(self._world.layers):
-            self._node.image_complete(now_s, self)
-            return
-        layer = self._world.layers[self._unpacked]
-        if layer.digest not in self._fetched:
-            return
-        self._note(now_s)
-        core_bytes_s = _core_bytes_s(self._world, layer) * self._core_luck
-        self._unpack_bytes_s = min(core_bytes_s, self._disk_bytes_s)
-        self._unpack_cores = self._unpack_bytes_s / core_bytes_s
-        self._leave_to_downloads()
-        self._play.at(now_s + layer.unpacked_bytes / self._unpack_bytes_s, self._applied)
-
-    def _applied(self, now_s: float) -> None:
-        self._note(now_s)
-        self._unpacked += 1
-        self._unpack_bytes_s = self._unpack_cores = 0.0
-        self._leave_to_downloads()
-        self._unpack(now_s)
-
-    def _leave_to_downloads(self) -> None:
-        """Downloads may take the wire, and of the disk what unpacking leaves."""
-        disk_bytes_s = self._disk_bytes_s - self._unpack_bytes_s
-        node_bytes_s = min(self._world.node.nic_bytes_s, disk_bytes_s)
-        self._play.downloads.cap(self._node.index, self._connection_bytes_s, node_bytes_s)
-
-    def _note(self, now_s: float) -> None:
-        """Close the segment that ends now: called whenever anything changes on this node."""
-        received = self._play.downloads.received_bytes(self._node.index, now_s)
-        if now_s > self._noted_s and (self._unpack_bytes_s or received > self._noted_bytes):
-            receive_bytes_s = (received - self._noted_bytes) / (now_s - self._noted_s)
-            write_bytes_s = receive_bytes_s + self._unpack_bytes_s
-            cores = self._unpack_cores + receive_bytes_s / HASH_BYTES_S
-            self.segments.append(
-                Segment(self._noted_s, now_s, receive_bytes_s, write_bytes_s, cores)
-            )
-        self._noted_s, self._noted_bytes = now_s, received
-
-
-def _core_bytes_s(world: World, layer: Layer) -> float:
-    """How fast one core unpacks this layer, in unpacked bytes."""
-    rates = world.rates
-    speeds = {
-        "gzip": rates.gzip_unpack_bytes_s,
-        "zstd": rates.zstd_unpack_bytes_s,
-        "none": rates.plain_unpack_bytes_s,
-    }
-    if layer.compression not in speeds:
-        raise ConfigError(
-            f"layer {layer.digest} has compression '{layer.compression}'",
-            hint=f"write one of {', '.join(speeds)}",
-        )
-    return speeds[layer.compression]
+        return self._speeds[layer.compression]

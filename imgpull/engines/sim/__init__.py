@@ -1,19 +1,22 @@
 """engine=sim: reads a rendered bundle as ClusterLoader2 would and leaves what CL2 would leave.
 
 Hides virtual time. The test (Deployments, pacing, waits, queries) is taken from the bundle alone;
-only the world (cluster, nodes, the image's layers in its registry, cache, seed, trial) comes from
-the job. Nothing here is a measurement, and every file says so.
+only the world (cluster, what its registry has, its nodes hold and goes wrong, seed, trial) comes
+from the job. Nothing here is a measurement, and every file says so.
 """
 
-from dataclasses import fields
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from imgpull import __version__, cl2, units
+from imgpull import __version__, cl2, exporters, units
 from imgpull.config import schema
+from imgpull.config.image import Layer
 from imgpull.config.job import Job
 from imgpull.engines.door import Outcome, Say, subject_of
 from imgpull.engines.sim.gathered import EPOCH
@@ -70,8 +73,9 @@ class SimEngine:
 
 
 def _world(job: Job) -> model.World:
-    cluster, node, registry = job.cluster, job.cluster.node, job.cluster.registry
-    assert isinstance(job.engine, schema.SimEngine)
+    cluster, node, engine = job.cluster, job.cluster.node, job.engine
+    assert isinstance(engine, schema.SimEngine)
+    tables = {job.image.pinned_reference: job.image.layers, **job.further_images}
     return model.World(
         node_names=tuple(f"{cluster.node_prefix}{index:06d}" for index in range(job.nodes)),
         node=model.Node(
@@ -80,12 +84,10 @@ def _world(job: Job) -> model.World:
             nic_bytes_s=node.nic_mbit_s * 1e6 / 8,
             disk_write_bytes_s=node.disk_write_mb_s * 1e6,
             max_pods=node.max_pods,
+            disk_burst_bytes_s=node.disk_burst_mb_s and node.disk_burst_mb_s * 1e6,
+            disk_burst_s=node.disk_burst_minutes * 60 if node.disk_burst_mb_s else 0.0,
         ),
-        registry=model.Registry(
-            egress_bytes_s=registry.egress_mbit_s * 1e6 / 8,
-            connection_bytes_s=registry.connection_mb_s * 1e6,
-            first_byte_s=registry.first_byte_ms / 1e3,
-        ),
+        registry=_registry(cluster),
         kubelet=model.Kubelet(
             version=cluster.kubernetes_version,
             serialize_image_pulls=cluster.kubelet.serializeImagePulls,
@@ -93,25 +95,94 @@ def _world(job: Job) -> model.World:
             registry_pull_qps=cluster.kubelet.registryPullQPS,
             registry_burst=cluster.kubelet.registryBurst,
         ),
-        containerd=model.Containerd(
-            version=cluster.containerd_version,
-            max_concurrent_downloads=cluster.containerd.max_concurrent_downloads,
-        ),
-        rates=_rates(job.engine),
-        image_reference=job.image.pinned_reference,
-        layers=tuple(
-            model.Layer(
-                f"{job.image.reference}#{index}",
-                layer.compressed_bytes,
-                layer.unpacked_bytes,
-                layer.compression,
-            )
-            for index, layer in enumerate(job.image.layers)
-        ),
-        image_present=job.cache == "warm",
+        containerd=_containerd(cluster),
+        rates=_rates(engine),
+        images={reference: _layers(reference, table) for reference, table in tables.items()},
         seed=job.seed,
         trial=job.trial,
+        held=_held(job, engine),
+        faults=_faults(engine.faults),
     )
+
+
+def _registry(cluster: schema.Cluster) -> model.Registry:
+    told = cluster.registry
+    link_mbit_s = math.inf if told.zone_link_mbit_s is None else told.zone_link_mbit_s
+    return model.Registry(
+        egress_bytes_s=told.egress_mbit_s * 1e6 / 8,
+        connection_bytes_s=told.connection_mb_s * 1e6,
+        first_byte_s=told.first_byte_ms / 1e3,
+        requests_s=told.requests_per_minute and told.requests_per_minute / 60,
+        requests_burst=told.requests_burst,
+        retry_after_s=told.retry_after_s,
+        zones=cluster.zones,
+        zone_link_bytes_s=link_mbit_s * 1e6 / 8,
+    )
+
+
+def _containerd(cluster: schema.Cluster) -> model.Containerd:
+    told = cluster.containerd
+    timeout_s = units.parse_duration(told.image_pull_progress_timeout)
+    # It came with 1.7; containerd v2.3.4 internal/cri/server/images: 0 starts no watch.
+    watched = timeout_s > 0 and exporters.version_tuple(cluster.containerd_version) >= (1, 7)
+    return model.Containerd(
+        version=cluster.containerd_version,
+        max_concurrent_downloads=told.max_concurrent_downloads,
+        max_concurrent_unpacks=told.max_concurrent_unpacks,
+        concurrent_layer_fetch_buffer=told.concurrent_layer_fetch_buffer,
+        image_pull_progress_timeout_s=timeout_s if watched else math.inf,
+    )
+
+
+def _layers(reference: str, table: Iterable[Layer]) -> tuple[model.Layer, ...]:
+    return tuple(
+        model.Layer(
+            layer.digest or f"{reference}#{index}",
+            layer.compressed_bytes,
+            layer.unpacked_bytes,
+            layer.compression,
+        )
+        for index, layer in enumerate(table)
+    )
+
+
+def _held(job: Job, engine: schema.SimEngine) -> model.Held:
+    """What `cache` promises, or as_is what engine.held says."""
+    promised = {"cold": schema.Held(), "warm": schema.Held(images=True)}
+    told = promised.get(job.cache, engine.held)
+    reference = job.image.pinned_reference
+    digests = [layer.digest for layer in _layers(reference, job.image.layers)]
+    unpacked = len(digests) if told.images else told.snapshots
+    return model.Held(
+        snapshots=frozenset(digests[:unpacked]),
+        blobs=frozenset(digests[unpacked : unpacked + told.blobs]),
+        images=frozenset({reference} if told.images else ()),
+        nodes_share=told.nodes_share,
+    )
+
+
+def _faults(told: schema.Faults) -> model.Faults:
+    seconds = units.parse_duration
+    return model.Faults(
+        pull_shares={fault: share for fault, share in asdict(told.pull_shares).items() if share},
+        slow_nodes=told.slow_nodes,
+        slow_factor=told.slow_factor,
+        lost_nodes=told.lost_nodes,
+        lost_s=seconds(told.lost_at),
+        restarted_nodes=told.restarted_nodes,
+        restarted_s=seconds(told.restarted_at),
+        restart_takes_s=seconds(told.restart_takes),
+        brown_outs=tuple(
+            model.BrownOut(seconds(each.begin), seconds(each.end), each.egress_share)
+            for each in told.brown_outs
+        ),
+        event_loss_share=told.event_loss_share,
+    )
+
+
+# A spread or a short step may be left out; without any other the model would divide by zero or
+# stand still.
+_MAY_BE_ZERO = ("_sigma", "_commit_s", "present_s")
 
 
 def _rates(engine: schema.SimEngine) -> model.Rates:
@@ -123,10 +194,7 @@ def _rates(engine: schema.SimEngine) -> model.Rates:
                 f"unknown key 'engine.rates.{name}'",
                 hint=f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(known)}",
             )
-        if value < 0 or (value == 0 and not name.endswith("_sigma")):
-            raise ConfigError(
-                f"engine.rates.{name}={value} is not above zero", hint="see conf/engine/sim.yaml"
-            )
+        _check_rate(name, value, whole=known[name] is int)
     missing = [name for name in known if name not in engine.rates]
     if missing:
         raise ConfigError(
@@ -136,6 +204,19 @@ def _rates(engine: schema.SimEngine) -> model.Rates:
         name: int(value) if known[name] is int else value for name, value in engine.rates.items()
     }
     return model.Rates(**values)
+
+
+def _check_rate(name: str, value: float, *, whole: bool) -> None:
+    zero = value == 0 and name.endswith(_MAY_BE_ZERO)
+    if not (0 < value < math.inf or zero):
+        wrong = "below zero" if name.endswith(_MAY_BE_ZERO) else "not above zero"
+    elif whole and value != int(value):
+        wrong = "no whole number"
+    elif name.endswith("_share") and value > 1:
+        wrong = "no share: above 1"
+    else:
+        return
+    raise ConfigError(f"engine.rates.{name}={value} is {wrong}", hint="see conf/engine/sim.yaml")
 
 
 def _scrape_interval_s(bundle: Bundle) -> float:
