@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from imgpull.errors import ConfigError
 from imgpull.simcluster import (
     Containerd,
+    Held,
     Kubelet,
     Layer,
     Node,
@@ -26,7 +26,6 @@ from imgpull.simcluster import (
     simulate,
 )
 from imgpull.simcluster.delays import TokenBucket
-from imgpull.simcluster.network import Downloads, fair_level
 
 MB = 10**6
 IMAGE = "registry.example/image:1"
@@ -38,12 +37,21 @@ QUIET = Rates(  # no luck, and a control plane that paces nothing
     scheduler_burst=1000,
     controller_pods_s=1e6,
     controller_burst=1000,
-    sandbox_s=0.2,
+    binding_s=0.005,
+    api_call_s=0.015,
+    pod_sync_s=0.05,
+    hash_bytes_s=1e12,
+    dirty_share=0.0,
+    blob_commit_s=0.0,
+    layer_commit_s=0.0,
+    sandbox_s=0.15,
     network_setup_s=0.3,
     network_teardown_s=0.1,
-    container_start_s=0.4,
+    container_create_s=0.2,
+    container_start_s=0.2,
     watch_lag_s=0.5,
     resolve_s=0.25,
+    present_s=0.003,
     event_jitter_sigma=0.0,
     node_spread_sigma=0.0,
     trial_spread_sigma=0.0,
@@ -53,7 +61,9 @@ WIDE = Node(vcpus=4, memory_bytes=2**34, nic_bytes_s=1e9, disk_write_bytes_s=1e1
 TWO_LAYERS = (Layer("a", 100 * MB, 400 * MB), Layer("b", 200 * MB, 100 * MB))
 
 
-def world(nodes: int = 1, **changes: object) -> World:
+def world(
+    nodes: int = 1, layers: tuple[Layer, ...] = TWO_LAYERS, warm: bool = False, **changes: object
+) -> World:
     """A world where only the connection (50 MB/s) and the core (100 MB/s) matter."""
     plain = World(
         node_names=tuple(f"node-{k}" for k in range(nodes)),
@@ -62,9 +72,10 @@ def world(nodes: int = 1, **changes: object) -> World:
         kubelet=Kubelet(version="v1.36.0"),
         containerd=Containerd(version="2.1.9"),
         rates=QUIET,
-        image_reference=IMAGE,
-        layers=TWO_LAYERS,
-        image_present=False,
+        images={IMAGE: layers},
+        held=Held(frozenset(each.digest for each in layers), images=frozenset({IMAGE}))
+        if warm
+        else Held(),
         seed=0,
         trial=1,
     )
@@ -80,9 +91,34 @@ def pods(*owner_created_s: float, first: int = 0, **changes: object) -> list[Pod
 
 
 def pull_s(pod: PodTrace) -> float:
-    assert pod.pulled_s is not None
-    assert pod.pull_began_s is not None
-    return pod.pulled_s - pod.pull_began_s
+    last = pod.attempts[-1]
+    assert last.worked
+    assert last.began_s is not None
+    return (last.ended_s or 0.0) - last.began_s
+
+
+def leads(pod: PodTrace) -> bool:
+    return any(attempt.leader for attempt in pod.attempts)
+
+
+def fetched_bytes(pod: PodTrace) -> int:
+    return sum(attempt.fetched_bytes for attempt in pod.attempts)
+
+
+def asked_s(pod: PodTrace) -> float:
+    return pod.attempts[0].asked_s
+
+
+def failures(pod: PodTrace) -> list[tuple[float | None, str]]:
+    return [(attempt.ended_s, attempt.error) for attempt in pod.attempts if attempt.error]
+
+
+def began_s(pod: PodTrace) -> float | None:
+    return pod.attempts[-1].began_s
+
+
+def rates_of(trace: Trace) -> dict[str, tuple[Segment, ...]]:
+    return {name: node.segments for name, node in trace.nodes.items()}
 
 
 def moved(segments: tuple[Segment, ...], what: str = "receive_bytes_s") -> float:
@@ -122,45 +158,6 @@ def worlds(draw: st.DrawFn, rates: Rates = QUIET, **changes: object) -> World:
 # links
 
 
-def test_scarce_capacity_is_split_in_equal_shares() -> None:
-    assert fair_level(np.array([1.0, 1.0]), np.array([100.0, 100.0]), 100.0) == 50.0
-    assert fair_level(np.array([3.0, 1.0]), np.array([100.0, 100.0]), 100.0) == 25.0
-
-
-def test_who_cannot_take_its_share_leaves_the_rest_to_the_others() -> None:
-    assert fair_level(np.array([1.0, 1.0]), np.array([20.0, 100.0]), 100.0) == 80.0
-    network = Downloads(2, egress_bytes_s=100.0)
-    network.cap(0, stream_bytes_s=1e9, node_bytes_s=20.0)
-    network.cap(1, stream_bytes_s=1e9, node_bytes_s=100.0)
-    for node in (0, 1):
-        network.open(node, 100.0, lambda _: None, 0.0)
-    assert network.next_end(0.0) == (1.25, 1)
-    network.close(1, 1.25)
-    assert network.next_end(1.25) == (5.0, 0)
-    assert network.received_bytes(0, 2.0) == pytest.approx(40.0)
-
-
-def test_who_has_all_its_bytes_leaves_its_share_to_the_others() -> None:
-    network = Downloads(2, egress_bytes_s=100.0)
-    for node, size_bytes in enumerate((50.0, 100.0)):
-        network.cap(node, stream_bytes_s=1e9, node_bytes_s=100.0)
-        network.open(node, size_bytes, lambda _: None, 0.0)
-    assert network.next_end(0.0) == (1.0, 0)
-    network.close(0, 1.0)
-    assert network.next_end(1.0) == (1.5, 1)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 4), st.floats(0.1, 1e3)), min_size=1, max_size=6),
-    st.floats(1, 1e3),
-)
-def test_capacity_is_used_up_or_suffices(flows: list[tuple[int, float]], capacity: float) -> None:
-    streams, limits = np.array(flows, dtype=float).T
-    level = fair_level(streams, limits, capacity)
-    used = float(streams @ np.minimum(limits, level))
-    assert used == pytest.approx(min(capacity, float(streams @ limits)))
-
-
 @pytest.mark.parametrize(("nodes", "expected_s"), [(1, 2.0), (2, 4.0), (4, 8.0)])
 def test_nodes_share_a_scarce_registry_equally(nodes: int, expected_s: float) -> None:
     registry = Registry(egress_bytes_s=50 * MB, connection_bytes_s=50 * MB, first_byte_s=0.0)
@@ -193,11 +190,11 @@ def test_downloads_get_what_unpacking_leaves_of_the_disk() -> None:
     trace = simulate(world(node=narrow, layers=layers, rates=rates), pods(0.0))
     # 1 s of 2 x 50 MB/s; 1 s of 20 beside 80; 1.6 s of 50; 1 s of unpacking
     assert pull_s(trace.pods[0]) == pytest.approx(0.25 + 0.05 + 4.6)
-    received = [each.receive_bytes_s / MB for each in trace.segments["node-0"]]
-    written = [each.write_bytes_s / MB for each in trace.segments["node-0"]]
+    received = [each.receive_bytes_s / MB for each in rates_of(trace)["node-0"]]
+    written = [each.write_bytes_s / MB for each in rates_of(trace)["node-0"]]
     assert received == pytest.approx([100, 20, 50, 0])
     assert written == pytest.approx([100, 100, 50, 80])
-    assert trace.segments["node-0"][-1].cpu_cores == pytest.approx(1.0)
+    assert rates_of(trace)["node-0"][-1].cpu_cores == pytest.approx(1.0)
 
 
 def test_no_more_layers_than_allowed_come_at_once() -> None:
@@ -210,13 +207,13 @@ def test_no_more_layers_than_allowed_come_at_once() -> None:
 def test_equal_layers_are_fetched_once_and_unpacked_twice() -> None:
     layer = Layer("a", 100 * MB, 100 * MB)
     trace = simulate(world(layers=(layer, layer)), pods(0.0))
-    assert trace.pods[0].fetched_bytes == 100 * MB
+    assert fetched_bytes(trace.pods[0]) == 100 * MB
     assert pull_s(trace.pods[0]) == pytest.approx(0.25 + 0.05 + 2 + 1 + 1)
 
 
 def test_an_image_without_bytes_is_pulled_in_the_time_to_resolve_it() -> None:
     [pod] = simulate(world(layers=()), pods(0.0)).pods
-    assert pull_s(pod) == pytest.approx(0.25)
+    assert pull_s(pod) == pytest.approx(0.253)
 
 
 def test_compression_sets_the_speed_of_unpacking() -> None:
@@ -230,7 +227,7 @@ def test_compression_sets_the_speed_of_unpacking() -> None:
 def test_a_pod_goes_through_its_life_in_order() -> None:
     [pod] = simulate(world(), pods(2.0)).pods
     life = [
-        pod.created_s, pod.scheduled_s, pod.sandbox_s, pod.pulling_s, pod.pulled_s,
+        pod.created_s, pod.scheduled_s, pod.sandbox_s, asked_s(pod), pod.pulled_s,
         pod.container_s, pod.started_s, pod.ready_s,
     ]  # fmt: skip
     assert life == sorted(life, key=lambda moment: moment or 0.0)
@@ -252,9 +249,9 @@ def test_host_network_skips_the_network_plugin() -> None:
 def test_no_pull_beats_a_link_a_disk_or_a_core(any_world: World, when: list[float]) -> None:
     trace = simulate(any_world, pods(*when))
     here, registry = any_world.node, any_world.registry
-    fetched = {layer.digest: layer.compressed_bytes for layer in any_world.layers}
+    fetched = {layer.digest: layer.compressed_bytes for layer in any_world.images[IMAGE]}
     compressed, largest = sum(fetched.values()), max(fetched.values())
-    unpacked = sum(layer.unpacked_bytes for layer in any_world.layers)
+    unpacked = sum(layer.unpacked_bytes for layer in any_world.images[IMAGE])
     streams = any_world.containerd.max_concurrent_downloads
     least_s = max(
         compressed / here.nic_bytes_s,
@@ -263,10 +260,10 @@ def test_no_pull_beats_a_link_a_disk_or_a_core(any_world: World, when: list[floa
         largest / registry.connection_bytes_s,
         unpacked / any_world.rates.plain_unpack_bytes_s,
     )
-    leaders = [pod for pod in trace.pods if pod.leader]
+    leaders = [pod for pod in trace.pods if leads(pod)]
     assert all(pull_s(pod) >= least_s for pod in leaders)
     together_s = max(pod.pulled_s or 0 for pod in leaders) - min(
-        pod.pull_began_s or 0 for pod in leaders
+        began_s(pod) or 0 for pod in leaders
     )
     assert together_s >= len(leaders) * compressed / registry.egress_bytes_s
 
@@ -275,11 +272,11 @@ def test_no_pull_beats_a_link_a_disk_or_a_core(any_world: World, when: list[floa
 @given(worlds(rates=LUCKY), moments)
 def test_bytes_arrive_once_a_node_and_are_written_once(any_world: World, when: list[float]) -> None:
     trace = simulate(any_world, pods(*when))
-    unpacked = sum(layer.unpacked_bytes for layer in any_world.layers)
-    for name, segments in trace.segments.items():
-        leaders = [pod for pod in trace.pods if pod.node == name and pod.leader]
+    unpacked = sum(layer.unpacked_bytes for layer in any_world.images[IMAGE])
+    for name, segments in rates_of(trace).items():
+        leaders = [pod for pod in trace.pods if pod.node == name and leads(pod)]
         assert len(leaders) == any(pod.node == name for pod in trace.pods)
-        fetched = sum(pod.fetched_bytes for pod in leaders)
+        fetched = sum(fetched_bytes(pod) for pod in leaders)
         assert moved(segments) == pytest.approx(fetched, abs=1)
         written = fetched + unpacked * len(leaders)
         assert moved(segments, "write_bytes_s") == pytest.approx(written, abs=1)
@@ -291,7 +288,7 @@ def test_bytes_arrive_once_a_node_and_are_written_once(any_world: World, when: l
 @given(worlds(), moments)
 def test_no_segment_exceeds_its_node(any_world: World, when: list[float]) -> None:
     trace = simulate(any_world, pods(*when))
-    for segment in (each for segments in trace.segments.values() for each in segments):
+    for segment in (each for segments in rates_of(trace).values() for each in segments):
         assert 0 <= segment.receive_bytes_s <= any_world.node.nic_bytes_s * (1 + 1e-6)
         assert 0 < segment.write_bytes_s <= any_world.node.disk_write_bytes_s * (1 + 1e-6)
         assert 0 < segment.cpu_cores < 1 + any_world.node.nic_bytes_s / 1.4e9
@@ -350,9 +347,9 @@ def test_until_cuts_and_changes_nothing_before(
             if name.endswith("_s") and not name.startswith("network"):
                 seen = moment if moment is not None and moment <= until_s else None
                 assert getattr(pod, name) == seen, name
-    for name, segments in cut.segments.items():
+    for name, segments in rates_of(cut).items():
         assert all(segment.end_s <= until_s for segment in segments)
-        fetched = sum(pod.fetched_bytes for pod in cut.pods if pod.node == name)
+        fetched = sum(fetched_bytes(pod) for pod in cut.pods if pod.node == name)
         assert moved(segments) == pytest.approx(fetched, abs=1)
 
 
@@ -373,7 +370,8 @@ def test_pods_created_later_change_nothing_that_was(
 def test_pods_are_created_at_the_controller_managers_pace() -> None:
     rates = replace(QUIET, controller_pods_s=20, controller_burst=30)
     trace = simulate(world(rates=rates), pods(*[1.0] * 100))
-    paced = [1.0 + 0.03 + max(0, k + 1 - 30) / 20 for k in range(100)]
+    # a token for each Deployment's ReplicaSet, and one for its pod
+    paced = [1.0 + 0.03 + max(0, 2 * (k + 1) - 30) / 20 for k in range(100)]
     assert [pod.created_s for pod in trace.pods] == pytest.approx(paced)
 
 
@@ -399,7 +397,7 @@ def test_rounding_rejects_nobody_who_comes_just_in_time() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 7), st.integers(0, 30), st.integers(0, 99))
 def test_pods_spread_evenly(nodes: int, count: int, seed: int) -> None:
-    trace = simulate(world(nodes, image_present=True, seed=seed), pods(*[0.0] * count))
+    trace = simulate(world(nodes, warm=True, seed=seed), pods(*[0.0] * count))
     load = Counter(pod.node for pod in trace.pods)
     assert all(count // nodes <= load[f"node-{k}"] <= -(-count // nodes) for k in range(nodes))
 
@@ -416,82 +414,84 @@ def test_a_pod_without_room_stays_unscheduled() -> None:
 
 def test_second_pod_on_a_node_waits_for_the_first_pull_and_moves_no_bytes() -> None:
     first, second = simulate(world(), pods(0.0, 3.0)).pods
-    assert (first.leader, first.fetched_bytes) == (True, 300 * MB)
-    assert (second.leader, second.fetched_bytes, second.present) == (False, 0, False)
+    assert (leads(first), fetched_bytes(first)) == (True, 300 * MB)
+    assert (leads(second), fetched_bytes(second), second.present_s) == (False, 0, None)
     assert first.pulled_s is not None
     assert second.pulled_s is not None
-    assert first.pulled_s < second.pulled_s < first.pulled_s + 0.1
+    assert first.pulled_s <= second.pulled_s < first.pulled_s + 0.1
 
 
 def test_a_pod_that_comes_after_the_pull_finds_the_image() -> None:
     _, late = simulate(world(), pods(0.0, 30.0)).pods
-    assert late.present
-    assert (late.pulling_s, late.pulled_s, late.leader) == (None, None, False)
+    assert late.present_s is not None
+    assert (late.attempts, late.pulled_s) == ([], None)
     assert late.ready_s == pytest.approx(30.0 + 0.035 + 0.5 + 0.4 + 0.5)
 
 
 def test_warm_nodes_pull_nothing() -> None:
-    trace = simulate(world(3, image_present=True), pods(*[0.0] * 9))
-    assert all(pod.present and pod.pulling_s is None for pod in trace.pods)
-    assert not any(trace.segments.values())
+    trace = simulate(world(3, warm=True), pods(*[0.0] * 9))
+    assert all(pod.present_s is not None and not pod.attempts for pod in trace.pods)
+    assert not any(rates_of(trace).values())
 
 
 def test_policy_always_asks_the_registry_and_moves_no_bytes() -> None:
-    trace = simulate(world(image_present=True), pods(0.0, pull_policy="Always"))
+    trace = simulate(world(warm=True), pods(0.0, pull_policy="Always"))
     [pod] = trace.pods
-    assert (pod.present, pod.leader, pod.fetched_bytes) == (False, False, 0)
+    assert (pod.present_s, leads(pod), fetched_bytes(pod)) == (None, False, 0)
     assert 0.25 <= pull_s(pod) < 0.3
-    assert trace.segments == {"node-0": ()}
+    assert rates_of(trace) == {"node-0": ()}
 
 
 def test_serial_pulls_take_turns() -> None:
     """One image a world: the second in the queue pulls an image that is there by then."""
     serial = world(kubelet=Kubelet("v1.30.0", serialize_image_pulls=True))
     trace = simulate(serial, pods(0.0, 0.0, 0.0))
-    assert len({pod.pulling_s for pod in trace.pods}) == 1
+    assert len({asked_s(pod) for pod in trace.pods}) == 1
     first, second, third = sorted(trace.pods, key=lambda pod: pod.pulled_s or 0)
-    assert [first.leader, second.leader, third.leader] == [True, False, False]
-    assert (second.pull_began_s, third.pull_began_s) == (first.pulled_s, second.pulled_s)
+    assert [leads(first), leads(second), leads(third)] == [True, False, False]
+    assert (began_s(second), began_s(third)) == (first.pulled_s, second.pulled_s)
     assert pull_s(second) == pytest.approx(0.253)
 
 
 def test_parallel_pulls_are_as_many_as_allowed() -> None:
     paired = world(kubelet=Kubelet("v1.36.0", max_parallel_image_pulls=2))
     first, second, third = simulate(paired, pods(0.0, 0.0, 0.0)).pods
-    assert first.pull_began_s == second.pull_began_s == first.pulling_s == third.pulling_s
-    assert third.pull_began_s == first.pulled_s
+    assert began_s(first) == began_s(second) == asked_s(first) == asked_s(third)
+    assert began_s(third) == first.pulled_s
 
 
 def test_the_eleventh_pull_at_once_is_rejected_and_tried_again() -> None:
     trace = simulate(world(), pods(*[0.0] * 15))
     large = simulate(world(layers=(Layer("a", 900 * MB, 900 * MB),)), pods(*[0.0] * 15))
     for pod in large.pods[10:]:
-        assert pod.failures == [(pod.pulling_s, "pull QPS exceeded")]
-        assert pod.pull_began_s == pytest.approx((pod.pulling_s or 0) + 10)
+        assert failures(pod) == [(asked_s(pod), "pull QPS exceeded")]
+        assert began_s(pod) == pytest.approx(asked_s(pod) + 10)
         assert pod.pulled_s == pytest.approx(large.pods[0].pulled_s, abs=0.1)
-    assert not any(pod.failures for pod in large.pods[:10])
+    assert not any(failures(pod) for pod in large.pods[:10])
     # the small image was there before the back-off was over
-    assert all(pod.failures and pod.present and pod.ready_s for pod in trace.pods[10:])
-    assert all(pod.pull_began_s is None for pod in trace.pods[10:])
+    assert all(failures(pod) and pod.present_s and pod.ready_s for pod in trace.pods[10:])
+    assert all(began_s(pod) is None for pod in trace.pods[10:])
 
 
 def test_no_registry_limit_rejects_nobody() -> None:
     trace = simulate(world(kubelet=Kubelet("v1.36.0", registry_pull_qps=0)), pods(*[0.0] * 40))
-    assert not any(pod.failures for pod in trace.pods)
+    assert not any(failures(pod) for pod in trace.pods)
 
 
 def test_back_off_doubles_up_to_five_minutes() -> None:
     starved = Kubelet("v1.36.0", registry_pull_qps=1e-6, registry_burst=1)
     slow = world(kubelet=starved, layers=(Layer("a", 10**12, 0),))
     _, pod = simulate(slow, pods(0.0, 0.0), until_s=2000.0).pods
-    failed_s = [when_s for when_s, _ in pod.failures]
+    failed_s = [when_s for when_s, _ in failures(pod)]
     gaps_s = [after - before for before, after in pairwise(failed_s)]
     assert gaps_s == pytest.approx([10, 20, 40, 80, 160, 300, 300, 300, 300, 300])
 
 
-def test_an_image_the_world_has_not_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="pod-0 wants image 'other:2'"):
-        simulate(world(), pods(0.0, image="other:2"))
+def test_an_image_that_the_registry_has_not_is_not_found_again_and_again() -> None:
+    [pod] = simulate(world(), pods(0.0, image="r.example/other:2"), until_s=60.0).pods
+    assert [attempt.leader for attempt in pod.attempts] == [False] * 3
+    assert all("r.example/other:2: not found" in error for _, error in failures(pod))
+    assert (pod.pulled_s, pod.ready_s) == (None, None)
 
 
 def test_an_unknown_compression_is_refused_by_name() -> None:

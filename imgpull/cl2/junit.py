@@ -77,6 +77,11 @@ class Junit:
     cases: tuple[Case, ...] = ()
 
     @property
+    def exit_code(self) -> int:
+        """What CL2 leaves its shell with."""
+        return 1 if self.overall_failures or any(case.failures for case in self.cases) else 0
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Every failure once, in CL2's own words, in the order in which it was met."""
         steps = (failure for case in self.cases for failure in case.failures)

@@ -1,4 +1,4 @@
-"""Measurement calls: what the four known methods take.
+"""Measurement calls: what the known methods take.
 
 Hides the parameters of each method, which CL2 checks only when the call runs, minutes into a test;
 here they are checked when the file is read. Methods that imgpull does not know are read unchecked.
@@ -11,12 +11,13 @@ from typing import Any
 
 from imgpull.cl2.places import Place
 from imgpull.errors import RenderError
+from imgpull.units import parse_duration
 
 _SELECTOR = ("namespace", "labelSelector", "fieldSelector")
 _DURATIONS = frozenset(
     {
         "threshold", "perc50Threshold", "perc90Threshold", "perc99Threshold", "operationTimeout",
-        "syncTimeout", "refreshInterval", "duration",
+        "syncTimeout", "refreshInterval", "duration", "timeout",
     }
 )  # fmt: skip
 _PARAMS = {
@@ -32,12 +33,29 @@ _PARAMS = {
         "action", "metricName", "metricVersion", "unit", "queries", "dimensions",
         "enableViolations", "prometheusClient",
     ),
+    "WaitForRunningPods": (
+        "desiredPodCount", *_SELECTOR, "timeout", "refreshInterval", "isFatal",
+    ),
+    "WaitForNodes": (
+        "minDesiredNodeCount", "maxDesiredNodeCount", *_SELECTOR, "timeout", "refreshInterval",
+    ),
+    "Timer": ("action", "label"),
     "Sleep": ("duration",),
 }  # fmt: skip
+_COUNTS = ("desiredPodCount", "minDesiredNodeCount", "maxDesiredNodeCount", "countErrorMargin")
 _ACTIONS = {
     "PodStartupLatency": ("start", "gather"),
     "WaitForControlledPodsRunning": ("start", "gather", "stop"),
     "GenericPrometheusQuery": ("start", "gather"),
+    "Timer": ("start", "stop", "gather"),
+}
+_REQUIRED = {
+    ("Sleep", ""): ("duration",),
+    ("WaitForControlledPodsRunning", "start"): ("apiVersion", "kind"),
+    ("WaitForRunningPods", ""): ("desiredPodCount",),
+    ("WaitForNodes", ""): ("minDesiredNodeCount", "maxDesiredNodeCount"),
+    ("Timer", "start"): ("label",),
+    ("Timer", "stop"): ("label",),
 }
 
 SUPPORTED_METHODS = frozenset(_PARAMS)
@@ -45,13 +63,19 @@ SUPPORTED_METHODS = frozenset(_PARAMS)
 
 @dataclass(frozen=True)
 class MeasurementCall:
-    """One call of a measurement method; params are as written, durations as their strings."""
+    """One call of a measurement method; params are as written, durations as their strings.
+
+    `entry` is its place among the step's measurements, which instances share: CL2 reports them as
+    one case, without identifier (pkg/test/simple_test_executor.go).
+    """
 
     method: str
     identifier: str
     params: dict[str, Any]
     line: int
     file: str
+    entry: int = 0
+    instance: bool = False
 
     @property
     def action(self) -> str:
@@ -61,6 +85,18 @@ class MeasurementCall:
         """A boolean param, which CL2 also takes as a string ("true")."""
         value = self.params.get(name, default)
         return value if isinstance(value, bool) else str(value).lower() in ("true", "1", "t")
+
+    def seconds(self, name: str, default: str) -> float:
+        """A duration param in seconds."""
+        return parse_duration(self.params.get(name, default))
+
+    def count(self, name: str, default: int = 0) -> int:
+        """A whole param, which CL2 also takes as a string."""
+        return int(self.params.get(name, default))
+
+    def text(self, name: str) -> str:
+        """A param that is text; empty when absent."""
+        return str(self.params.get(name) or "")
 
     def error(self, reason: str, *, hint: str) -> RenderError:
         """The error to raise about this call."""
@@ -91,7 +127,7 @@ class PrometheusQueries:
     dimensions: tuple[str, ...] = ()
 
 
-def read_calls(place: Place) -> Iterator[MeasurementCall]:
+def read_calls(place: Place, entry: int = 0) -> Iterator[MeasurementCall]:
     """The calls that one entry of `measurements` makes: one, or one for each of its instances."""
     fields = place.fields("method", "identifier", "params", "instances")
     method = fields["method"].text()
@@ -109,15 +145,17 @@ def read_calls(place: Place) -> Iterator[MeasurementCall]:
             identifier, "and Instances cannot be both empty", hint="Give the call an identifier."
         )
     if not instances:
-        yield _call(place, method, identifier, (fields["params"],))
+        params = _params(method, (fields["params"],))
+        yield _checked(MeasurementCall(method, identifier, params, place.line, place.file, entry))
     for instance in instances:
         own = instance.fields("identifier", "params")
-        yield _call(place, method, own["identifier"].text(), (fields["params"], own["params"]))
+        name = own["identifier"].text()
+        params = _params(method, (fields["params"], own["params"]))
+        call = MeasurementCall(method, name, params, place.line, place.file, entry, instance=True)
+        yield _checked(call)
 
 
-def _call(
-    place: Place, method: str, identifier: str, sources: tuple[Place, ...]
-) -> MeasurementCall:
+def _params(method: str, sources: tuple[Place, ...]) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for source in sources:
         params |= source.mapping()
@@ -125,28 +163,27 @@ def _call(
             for name, field in source.fields(*_PARAMS[method], exact=True).items():
                 if name in _DURATIONS:
                     field.duration()
-    call = MeasurementCall(method, identifier, params, place.line, place.file)
-    _check(call)
-    return call
+    return params
 
 
-def _check(call: MeasurementCall) -> None:
+def _checked(call: MeasurementCall) -> MeasurementCall:
     """Refuse what CL2 would refuse when the call runs."""
     actions = _ACTIONS.get(call.method)
     if actions and "action" not in call.params:
         raise call.error("key action not found", hint=f"Give one of {', '.join(actions)}.")
     if actions and call.action not in actions:
         raise call.error(f"unknown action {call.action}", hint=f"One of {', '.join(actions)}.")
-    required: tuple[str, ...] = ()
-    if call.method == "Sleep":
-        required = ("duration",)
-    elif call.method == "WaitForControlledPodsRunning" and call.action == "start":
-        required = ("apiVersion", "kind")
-    elif call.method == "GenericPrometheusQuery" and call.action == "start":
+    if call.method == "GenericPrometheusQuery" and call.action == "start":
         prometheus_queries(call)
-    for name in required:
-        if not isinstance(call.params.get(name), str):
+    for name in _REQUIRED.get((call.method, call.action), ()):
+        value = call.params.get(name)
+        if value in (None, "") or (name not in _COUNTS and not isinstance(value, str)):
             raise call.error(f"key {name} not found", hint=f"Add {name} to its params.")
+    for name in set(call.params) & set(_COUNTS if call.method in _PARAMS else ()):
+        value = call.params[name]
+        if isinstance(value, bool) or not str(value).isdecimal():
+            raise call.error(f"{name}: {value} is no whole number", hint="Write it like 10.")
+    return call
 
 
 def prometheus_queries(call: MeasurementCall) -> PrometheusQueries:

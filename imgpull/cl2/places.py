@@ -44,11 +44,12 @@ class Place:
         return self.node is not None
 
     def fields(
-        self, *known: str, outside: Iterable[str] = (), exact: bool = False
+        self, *known: str, outside: Iterable[str] = (), exact: bool = False, unknown: str = ""
     ) -> dict[str, "Place"]:
         """The fields of a mapping by their canonical names, all of `known`, absent ones included.
 
-        `outside` are names that CL2 knows and this subset does not; `exact` minds the case.
+        `outside` are names that CL2 knows and this subset does not; `exact` minds the case;
+        `unknown` says why others are refused, when it is not CL2 that would drop them.
         """
 
         def fold(name: str) -> str:
@@ -61,12 +62,12 @@ class Place:
         for key, child in self._pairs():
             name = canonical.get(fold(key))
             if name is None:
-                raise child.error(
-                    f"'{key}' is outside the subset of ClusterLoader2 that imgpull knows"
-                    if fold(key) in map(fold, outside)
-                    else f"unknown key '{key}', which ClusterLoader2 would drop in silence",
-                    hint=f"Valid here: {', '.join(known)}.",
+                reason = (
+                    unknown or f"unknown key '{key}', which ClusterLoader2 would drop in silence"
                 )
+                if fold(key) in map(fold, outside):
+                    reason = f"'{key}' is outside the subset of ClusterLoader2 that imgpull knows"
+                raise child.error(reason, hint=f"Valid here: {', '.join(known)}.")
             if found[name].present:
                 raise child.error(f"'{key}' is given twice", hint="Keep one of them.")
             found[name] = self._child(name, child.line, child.node)

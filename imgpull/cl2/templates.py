@@ -6,6 +6,7 @@ else between double braces by name and line, before a cluster would.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from imgpull.errors import RenderError
 
 _ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PLACEHOLDER = re.compile(r"\s*\.(\w+)\s*")
+_FUNCTION = re.compile(r"(?<![\w.$\"'])[A-Za-z]\w*")
 # What CL2 cuts away to learn an object's kind (pkg/config/template_provider.go): greedy, per line.
 _RAW = re.compile(r"\{\{.*\}\}")
 
@@ -25,7 +27,9 @@ def fill(text: str, values: Mapping[str, Any], file: str) -> str:
     def replace(match: re.Match[str]) -> str:
         placeholder = _PLACEHOLDER.fullmatch(match[1])
         if placeholder is None:
-            raise refuse(match, f"'{match[0]}' is more than a placeholder")
+            named = _FUNCTION.search(match[1])
+            function = f": the subset has no template function '{named[0]}'" if named else ""
+            raise refuse(match, f"'{match[0]}' is more than a placeholder{function}")
         key = placeholder[1]
         if key not in values:
             raise refuse(match, f"nothing gives '{match[0]}' a value")
@@ -53,10 +57,10 @@ def fill(text: str, values: Mapping[str, Any], file: str) -> str:
 
 def render_object(
     template_path: Path, *, basename: str, index: int, namespace: str, values: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The manifest of object `<basename>-<index>`, named as CL2 names it.
+) -> Place:
+    """The manifest of object `<basename>-<index>`, with its lines; its name is as it is written.
 
-    `values` is the templateFillMap; BaseName, Index, Name and Namespace always win over it.
+    BaseName, Index, Name and Namespace always win over `values`.
     """
     file = template_path.name
     try:
@@ -66,16 +70,13 @@ def render_object(
             f"{template_path}: cannot be read: {error}", hint="Name an object template that exists."
         ) from error
     _check_identity(text, file)
-    name = f"{basename}-{index}"
-    own = {"BaseName": basename, "Index": index, "Name": name, "Namespace": namespace}
-    manifest = read_yaml(fill(text, {**values, **own}, file), file).mapping()
-    metadata = manifest.setdefault("metadata", {})
-    if not isinstance(metadata, dict):
-        raise RenderError(f"{file}: metadata is no mapping", hint=f"Mend metadata in {file}.")
-    metadata["name"] = name
-    return manifest
+    own = {
+        "BaseName": basename, "Index": index, "Name": f"{basename}-{index}", "Namespace": namespace,
+    }  # fmt: skip
+    return read_yaml(fill(text, {**values, **own}, file), file)
 
 
+@cache  # of one text a thousand objects are made
 def _check_identity(text: str, file: str) -> None:
     """Refuse a template whose kind CL2 could not read with the placeholders cut away."""
     try:

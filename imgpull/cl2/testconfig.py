@@ -6,8 +6,8 @@ Source of the rules: perf-tests 4b34154 clusterloader2/api/validation.go.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ LOADS: dict[str, dict[str, str]] = {
     "globalQPSLoad": {"qps": "number", "burst": "whole"},
     "poissonLoad": {"expectedActionsPerSecond": "number"},
 }
-SUPPORTED_LOADS = frozenset({"qpsLoad"})
 
 _DNS1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -45,12 +44,17 @@ class TuningSet:
 
 @dataclass(frozen=True)
 class ObjectBundle:
-    """One object of a phase: its template's path, as written too, and its templateFillMap."""
+    """One object of a phase: its template's path, as written too, and its templateFillMap.
+
+    `mapping` are the overrides, which every template sees and the templateFillMap wins over.
+    """
 
     basename: str
     template_path: Path
     template: str
     fill: dict[str, Any]
+    mapping: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,13 @@ class TestConfig:
     delete_namespace_timeout: str = "10m"
 
 
-def load_test(path: Path) -> TestConfig:
-    """Read a test config and its modules; RenderError names file and line of what is wrong."""
-    root = _read(path, path.name, {})
+def load_test(path: Path, mapping: Mapping[str, Any] | None = None) -> TestConfig:
+    """Read a test config and its modules; RenderError names file and line of what is wrong.
+
+    `mapping` is what --testoverrides gives to every template of the test.
+    """
+    mapping = mapping or {}
+    root = _read(path, path.name, mapping)
     top = root.fields(
         "name", "namespace", "tuningSets", "steps",
         outside=("dependencies", "automanagedNamespaces", "chaosMonkey"),
@@ -126,7 +134,7 @@ def load_test(path: Path) -> TestConfig:
         tuning_sets[tuning_set.name] = tuning_set
     if not top["steps"].items():
         raise top["steps"].invalid(0, "cannot be empty", hint="Write at least one step.")
-    reader = _Steps(path.parent, tuning_sets, number)
+    reader = _Steps(path.parent, tuning_sets, number, mapping)
     return TestConfig(
         name,
         number,
@@ -143,13 +151,6 @@ def load_test(path: Path) -> TestConfig:
 
 def require_supported(test: TestConfig) -> None:
     """Refuse by name and line what CL2 knows and the simulator does not."""
-    for tuning_set in test.tuning_sets.values():
-        if tuning_set.kind not in SUPPORTED_LOADS:
-            raise RenderError(
-                f"{test.path.name}:{tuning_set.line}: tuning set '{tuning_set.name}' is "
-                f"a {tuning_set.kind}: the subset knows {', '.join(SUPPORTED_LOADS)}",
-                hint="Use qpsLoad, or run with a real engine.",
-            )
     for step in test.steps:
         for call in step.measurements:
             if call.method not in SUPPORTED_METHODS:
@@ -161,17 +162,28 @@ def require_supported(test: TestConfig) -> None:
 
 
 def object_manifest(bundle: ObjectBundle, index: int, namespace: str) -> dict[str, Any]:
-    """The manifest of a bundle's object `index` (from 0), its metadata.name set."""
+    """The manifest of a bundle's object `index` (from 0), its metadata.name set as CL2 does."""
+    place = object_place(bundle, index, namespace)
+    manifest = place.mapping()
+    metadata = manifest.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise place.error("metadata is no mapping", hint=f"Mend metadata in {place.file}.")
+    metadata["name"] = f"{bundle.basename}-{index}"
+    return manifest
+
+
+def object_place(bundle: ObjectBundle, index: int, namespace: str) -> Place:
+    """The same with its lines, and with the name that is written."""
     return render_object(
         bundle.template_path,
         basename=bundle.basename,
         index=index,
         namespace=namespace,
-        values=bundle.fill,
+        values={**bundle.mapping, **bundle.fill},
     )
 
 
-def _read(path: Path, file: str, values: dict[str, Any]) -> Place:
+def _read(path: Path, file: str, values: Mapping[str, Any]) -> Place:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -208,10 +220,17 @@ def _load_param(place: Place, kind: str) -> float | int | str:
 class _Steps:
     """Reads the steps of one test, whose directory, tuning sets and namespaces they refer to."""
 
-    def __init__(self, directory: Path, tuning_sets: dict[str, TuningSet], namespaces: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        tuning_sets: dict[str, TuningSet],
+        namespaces: int,
+        mapping: Mapping[str, Any],
+    ) -> None:
         self.directory = directory
         self.tuning_sets = tuning_sets
         self.namespaces = namespaces
+        self.mapping = mapping
 
     def flatten(self, steps: Place, chain: tuple[str, ...]) -> Iterator[Step]:
         """Every step, modules replaced by theirs; `chain` is the modules being read."""
@@ -222,7 +241,10 @@ class _Steps:
             if sum(map(bool, (phases, measurements, module["path"].text()))) != 1:
                 raise self._not_one_of_three(fields, bool(phases), bool(measurements))
             if phases or measurements:
-                calls = (call for entry in measurements for call in read_calls(entry))
+                calls = (
+                    call for index, entry in enumerate(measurements)
+                    for call in read_calls(entry, index)
+                )  # fmt: skip
                 yield Step(
                     fields["name"].text(), tuple(map(self._phase, phases)), tuple(calls), place.line
                 )
@@ -246,8 +268,9 @@ class _Steps:
         path = self._file(module["path"])
         if written in chain:
             raise module["path"].invalid(written, "includes itself", hint="Break the circle.")
-        # As in CL2, a module sees its own params only, not those of the module that names it.
-        root = _read(path, written, module["params"].mapping())
+        # As in CL2, a module sees its own params and the overrides, which they win over, but not
+        # the params of the module that names it (pkg/test/modules.go).
+        root = _read(path, written, {**self.mapping, **module["params"].mapping()})
         steps = root.fields("steps")["steps"]
         yield from self.flatten(steps, (*chain, written))
 
@@ -310,7 +333,8 @@ class _Steps:
             )
         path = self._file(fields["objectTemplatePath"])
         values = fields["templateFillMap"].mapping()
-        return ObjectBundle(basename, path, fields["objectTemplatePath"].text(), values)
+        template = fields["objectTemplatePath"].text()
+        return ObjectBundle(basename, path, template, values, self.mapping, place.line)
 
     def _file(self, place: Place) -> Path:
         """The file that a path names: under the config's directory even with a leading '/'."""

@@ -4,6 +4,7 @@ Hides the exact phrases that junit.xml carries, so that a simulated failure and 
 same text. Sources: perf-tests 4b34154 clusterloader2/pkg/measurement and pkg/errors.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -28,6 +29,16 @@ def go_number(value: float) -> str:
 def call_error(method: str, identifier: str, text: str) -> str:
     """What a measurement's error becomes in junit.xml."""
     return f"measurement call {method} - {identifier} error: {text}"
+
+
+def critical(text: str) -> str:
+    """An error that ends the test at its step, as CL2 spells it (pkg/errors/fatal_error.go)."""
+    return f"criticl error: {text}"
+
+
+def bundle_error(basename: str, count: int, before: str, count_before: int) -> str:
+    """Objects of one bundle that there are different numbers of; the phase is skipped."""
+    return f"bundle error: {basename} has {count} replicas while {before} has {count_before}"
 
 
 def pod_startup_violation(
@@ -78,6 +89,65 @@ def too_many_samples(query: Query, row: Sequence[str], value: float, kept: float
 def query_violations(metric_name: str, violations: Sequence[str]) -> str:
     """All violations of one GenericPrometheusQuery as its one error."""
     return f"{metric_name}: [{' '.join(violations)}]"
+
+
+def unsupported_value(value: float) -> str:
+    """What CL2 says of a sample that JSON cannot hold; no file is written."""
+    return f"building encoder error: json: unsupported value: {go_number(value)}"
+
+
+def query_error(message: str, *, parsed: bool) -> str:
+    """A query that Prometheus refused, as the API server's proxy and client-go pass it on.
+
+    Status 400 when it could not be parsed and 422 when it could not be evaluated (Prometheus
+    web/api/v1/api.go); the phrases are apimachinery's, pkg/api/errors NewGenericServerResponse.
+    """
+    reason, kind, text = (
+        "for an unknown reason",
+        "bad_data",
+        f'invalid parameter "query": {message}',
+    )
+    if parsed:
+        reason, kind, text = "due to an error in our request", "execution", message
+    body = json.dumps({"status": "error", "errorType": kind, "error": text}, separators=(",", ":"))
+    return (
+        f"query error: the server rejected our request {reason} "
+        f"(get services http:prometheus-k8s:9090) [body: {body}]"
+    )
+
+
+def selection(namespace: str, labels: str) -> str:
+    """How CL2 prints a selector."""
+    parts = [f"namespace({namespace})"] if namespace else []
+    parts += [f"labelSelector({labels})"] if labels else []
+    return ", ".join(parts) or "everything"
+
+
+def pods_not_running(wanted: int, selected: str, seen: Mapping[str, int]) -> str:
+    """WaitForRunningPods' failure; `seen` counts pods by status when it last looked, if it did."""
+    waiting, pending = seen.get("PendingNotScheduled", 0), seen.get("PendingScheduled", 0)
+    running = seen.get("RunningAndReady", 0)
+    return (
+        f"got context deadline exceeded while waiting for {wanted} pods to be running in "
+        f"{selected} - summary of pods : Pods: {waiting + pending + running} created, "
+        f"{wanted if seen else 0} desired, {running} running ({running} updated), "
+        f"{pending} pending scheduled, {waiting} not scheduled, 0 inactive, "
+        f"{seen.get('Terminating', 0)} terminating, 0 unknown, 0 runningButNotReady "
+    )
+
+
+def nodes_not_ready(low: int, high: int, selected: str, ready: int) -> str:
+    """WaitForNodes' failure."""
+    return (
+        f"timeout while waiting for [{low}-{high}] Nodes with selector '{selected}' to be ready - "
+        f"currently there is {ready} Nodes"
+    )
+
+
+# WaitForControlledPodsRunning's failure when its list has others than its watch.
+CONTROLLERS_NOT_SYNCED = (
+    "timed out while waiting for controlled pods: timed out waiting for the condition"
+)
 
 
 def objects_timed_out(kind: str, keys: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from imgpull.cl2.generated import generated_config
 from imgpull.cl2.junit import Case, Junit, step_case, write_junit
 from imgpull.cl2.report import FailedPod, Row
 from imgpull.cl2.testconfig import TestConfig
+from imgpull.cl2.wording import unsupported_value
 
 # Since perf-tests 09a6a61de (2026-05-26); before, the same without create_to_run.
 TRANSITIONS = (
@@ -82,10 +83,16 @@ class ReportWriter:
         for item in items:
             for value in item["data"].values():
                 if not math.isfinite(value):
-                    text = "NaN" if math.isnan(value) else f"{value:+}".replace("inf", "Inf")
-                    raise ValueError(f"building encoder error: json: unsupported value: {text}")
+                    raise ValueError(unsupported_value(value))
         data = {"version": version, "dataItems": items or None}
         self._summary(f"GenericPrometheusQuery {metric_name}", data, at)
+
+    def timer(self, seconds_by_label: Mapping[str, float], at: datetime) -> None:
+        """Write the durations that a Timer took."""
+        # Durations are whole nanoseconds in Go.
+        data = {label: round(seconds, 9) for label, seconds in seconds_by_label.items()}
+        item = _item(data, "s", {"test": "phases"})
+        self._summary("Timer", {"version": "v1", "dataItems": [item]}, at)
 
     def failed_pods(self, pods: Iterable[FailedPod], at: datetime) -> None:
         """Write the pods that WaitForControlledPodsRunning waited for in vain; no file for none."""

@@ -84,7 +84,8 @@ class Runtime:
         self.segments: list[Segment] = []
         self.life = 0  # counts restarts: calls of an earlier life get no answer
         self._disk_plan = 0
-        self._noted_s, self._noted_bytes, self._noted_emptying, self._noted_cores = 0.0, 0.0, 0.0, 0.0
+        self._noted_s, self._noted_bytes = 0.0, 0.0
+        self._noted_emptying, self._noted_cores = 0.0, 0.0
 
     def hold(self, snapshots: Iterable[str], blobs: Iterable[str], images: Iterable[str]) -> None:
         """What is there when the trial begins."""
@@ -122,7 +123,7 @@ class Runtime:
             self.pulls[image].followers.append(call)
         else:
             if not self.pulls:
-                self._note(now_s)
+                self.note(now_s)
             pull = self.pulls[image] = _Pull(self, image)
             pull.lead(now_s, call)
 
@@ -144,7 +145,7 @@ class Runtime:
 
     def settle(self, now_s: float) -> None:
         """Something changed: find anew how fast unpacking, disk and downloads go on."""
-        self._note(now_s)
+        self.note(now_s)
         pulling, active = bool(self.pulls), self.unpackings
         cores = min(1.0, self.play.world.node.vcpus / len(active)) if active else 1.0
         offered = sum(unpacking.bytes_s for unpacking in active) * cores
@@ -182,7 +183,7 @@ class Runtime:
             self.unpackings.remove(unpacking)
             unpacking.pull.applied(now_s, unpacking.position)
 
-    def _note(self, now_s: float) -> None:
+    def note(self, now_s: float) -> None:
         """Close the segment that ends now: called whenever anything changes on this node."""
         received = self.play.downloads.received_bytes(self.index, now_s)
         elapsed_s = now_s - self._noted_s
@@ -209,7 +210,7 @@ class Runtime:
 
     def cut(self, now_s: float) -> None:
         """What has arrived of unfinished layers has arrived."""
-        self._note(now_s)
+        self.note(now_s)
         for pull in self.pulls.values():
             pull.cut(now_s)
 
@@ -241,7 +242,9 @@ class _Pull:
             for position, chain in enumerate(self._chains)
             if chain not in runtime.snapshots
         ]
-        missing = {self._layers[position].digest: self._layers[position] for position in self._undone}
+        missing = {
+            self._layers[position].digest: self._layers[position] for position in self._undone
+        }
         self._queue = deque(
             layer for digest, layer in missing.items() if digest not in runtime.blobs
         )
@@ -275,7 +278,7 @@ class _Pull:
             chunks = -(-layer.compressed_bytes // runtime.chunk_bytes) if chunked else 1
             taken = min(free, chunks)
             if not self._play.take_requests(now_s, chunks):
-                self._fail(now_s, failures.fetching("throttled", self._image, layer.digest))
+                self._fail(now_s, self._error("throttled", layer.digest))
                 return
             self._take_slots(taken)
             runtime.fetching[layer.digest] = []
@@ -292,6 +295,7 @@ class _Pull:
 
     def _receive(self, now_s: float, layer: Layer, slots: int, era: int) -> None:
         if era == self._era:
+            self._runtime.note(now_s)
             arrival = partial(self._arrived, layer, slots)
             self._play.downloads.open(
                 self._runtime.index, layer.compressed_bytes, arrival, now_s, slots, self
@@ -307,7 +311,7 @@ class _Pull:
         if lead.fault == "network":
             if self._fault_at == 0:
                 self._queue.appendleft(layer)
-                self._fail(now_s, failures.fetching("network", self._image, layer.digest))
+                self._fail(now_s, self._error("network", layer.digest))
                 self._wake(now_s, waiting)
                 return
             self._fault_at -= 1
@@ -399,9 +403,15 @@ class _Pull:
             call.answer(now_s, call.pod, call.attempt, "")
 
     def _fail(self, now_s: float, error: str) -> None:
-        """The leader's call fails; who waited longest goes on from what is there."""
-        runtime, lead = self._runtime, self._lead
+        """The leader's call fails."""
+        lead = self._lead
         assert lead is not None
+        self._step_down(now_s)
+        lead.answer(now_s, lead.pod, lead.attempt, error)
+
+    def _step_down(self, now_s: float) -> None:
+        """The leader's call is over; who waited longest goes on from what is there."""
+        runtime = self._runtime
         self.cut(now_s)
         self._era += 1
         mine = [unpacking for unpacking in runtime.unpackings if unpacking.pull is self]
@@ -424,12 +434,15 @@ class _Pull:
         for pull in released:
             pull._begun &= {u.position for u in runtime.unpackings if u.pull is pull}
         self._wake(now_s, released)
-        lead.answer(now_s, lead.pod, lead.attempt, error)
+
+    def _error(self, kind: str, digest: str) -> str:
+        version = self._play.world.containerd.version
+        return failures.fetching(kind, self._image, digest, version)
 
     def stalled(self, now_s: float) -> None:
         """No byte came for as long as containerd waits: the pull is cancelled."""
         if self._lead is not None and self._arriving:
-            self._fail(now_s, failures.fetching("timeout", self._image, self._arriving[0]))
+            self._fail(now_s, self._error("timeout", self._arriving[0]))
 
     def cut(self, now_s: float) -> None:
         """Streams end here: the leader has what came."""

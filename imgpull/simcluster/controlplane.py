@@ -62,7 +62,9 @@ class Scheduler:
 
     def turn_s(self, now_s: float, pod: PodTrace) -> float:
         """When the scheduler comes to a pod that it sees now."""
-        factor = self._luck.factor("binding", pod.request.index, self._world.rates.event_jitter_sigma)
+        factor = self._luck.factor(
+            "binding", pod.request.index, self._world.rates.event_jitter_sigma
+        )
         return self._bucket.wait(now_s) + self._world.rates.binding_s * factor
 
     def place(self, now_s: float, pod: PodTrace) -> None:

@@ -46,7 +46,7 @@ class Luck:
         stream = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "big")))
         count = max(_FIRST_DRAW, 1 << index.bit_length())
         drawn = stream.standard_normal(count) if normal else stream.random(count)
-        return drawn.tolist()
+        return list(map(float, drawn))
 
 
 class TokenBucket:

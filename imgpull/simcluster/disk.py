@@ -10,7 +10,7 @@ import math
 
 
 class Disk:
-    """Rates hold until the next call of `offer`, which must come at `next_change_s` at the latest."""
+    """Rates hold until the next call of `offer`, which must come by `next_change_s`."""
 
     __slots__ = ("_at_s", "_base_bytes_s", "_burst_s", "_dirty_bytes", "_limit_bytes", "_offered",
                  "_write_bytes_s")  # fmt: skip

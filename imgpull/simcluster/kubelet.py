@@ -1,8 +1,8 @@
 """A node's kubelet: a pod's sandbox, whose turn it is to pull, what is too much, start and stop.
 
-Hides kubelet's image manager and its back-off. kubernetes 1.36 pkg/kubelet/images: image_manager.go,
-puller.go, helpers.go. Simplifications: sandboxes and containers do not slow each other; a pull goes
-on when its pod is deleted; pods of a lost node are not replaced.
+Hides kubelet's image manager and its back-off (kubernetes 1.36 pkg/kubelet/images:
+image_manager.go, puller.go, helpers.go). Simplifications: sandboxes and containers do not slow each
+other; pods of a lost node are not replaced.
 """
 
 import math
@@ -79,38 +79,49 @@ class Kubelet:
         self._turns += 1
         if error:
             self._back_off(now_s, pod)
-        elif pod.request.deleted_s > now_s:
+        else:
             self._start(now_s, pod)
         self._give_turns(now_s)
 
     def _back_off(self, now_s: float, pod: PodTrace) -> None:
+        if pod.request.deleted_s <= now_s:
+            self.delete(now_s, pod)
+            return
         failed = sum(1 for attempt in pod.attempts if attempt.error)
-        back_off_s = min(BACK_OFF_S * 2.0 ** (failed - 1), BACK_OFF_LIMIT_S)
+        back_off_s = min(BACK_OFF_S * 2.0 ** min(failed - 1, 10), BACK_OFF_LIMIT_S)
         # Never sooner: the sync that tries again can only come late.
         late = max(1.0, self._play.jitter(f"retry {failed}", pod.request.index))
         self._play.at(now_s + back_off_s * late, self.want_image, pod)
 
     def _start(self, now_s: float, pod: PodTrace) -> None:
+        if pod.request.deleted_s <= now_s:
+            self.delete(now_s, pod)
+            return
         rates, index, jitter = self._play.world.rates, pod.request.index, self._play.jitter
         pod.container_s = now_s + rates.container_create_s * jitter("create", index)
         pod.started_s = pod.container_s + rates.container_start_s * jitter("start", index)
         pod.ready_s = pod.started_s + rates.watch_lag_s * jitter("watch", index)
 
     def delete(self, now_s: float, pod: PodTrace) -> None:
-        """The pod's deletion has come: stop its container, tear its network down."""
-        if now_s < self.down_until_s == math.inf:
+        """The pod's deletion has come: stop its container, tear its network down.
+
+        A pull goes on to its end and the pod with it (kubelet.go runs SyncPod without
+        cancellation): then this is called again.
+        """
+        pulling = bool(pod.attempts) and pod.attempts[-1].ended_s is None
+        if pulling or self.down_until_s == math.inf:
             return
         request, rates = pod.request, self._play.world.rates
         seen_s = max(now_s, self.down_until_s)
         running = pod.started_s is not None and pod.started_s <= now_s
         # The process ignores TERM: it is killed when its grace is over.
-        pod.stopped_s = seen_s + (request.grace_s if running else 0.0)
-        gone_s = pod.stopped_s
+        pod.stopped_s = gone_s = seen_s + (request.grace_s if running else 0.0)
         if pod.network_setup_s is not None and pod.sandbox_s is not None and pod.sandbox_s <= now_s:
             factor = self._play.jitter("cni del", request.index)
             pod.network_teardown_s = rates.network_teardown_s * factor
             gone_s += pod.network_teardown_s
         pod.gone_s = gone_s + rates.api_call_s
+        self._play.at(pod.gone_s, self._play.gone, pod)
 
     def stop(self, now_s: float, until_s: float) -> None:
         """kubelet and containerd are down until then: every pull is given up, containers run on."""

@@ -42,8 +42,10 @@ class _Flow:
 class _Pool:
     """A zone: the nodes behind one link; `level` is what its scarce nodes' streams get each."""
 
-    __slots__ = ("at_s", "bound", "capacity", "fill", "fixed", "fixed_count", "high", "level", "low",
-                 "next_fill", "weight")  # fmt: skip
+    __slots__ = (
+        "at_s", "bound", "capacity", "fill", "fixed", "fixed_count", "high", "level", "low",
+        "next_fill", "weight",
+    )  # fmt: skip
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
@@ -75,11 +77,9 @@ class Downloads:
     def __init__(
         self, nodes: int, egress_bytes_s: float, zones: int = 1, zone_link_bytes_s: float = math.inf
     ) -> None:
-        if zones == 1:  # one link after the other: the narrower one counts
-            egress_bytes_s = min(egress_bytes_s, zone_link_bytes_s)
-            zone_link_bytes_s = math.inf
-        self._link_bytes_s = zone_link_bytes_s
-        self._egress_bytes_s = egress_bytes_s
+        # Of one link after the other the narrower one counts.
+        self._most_bytes_s = zone_link_bytes_s if zones == 1 else math.inf
+        self._egress_bytes_s = min(egress_bytes_s, self._most_bytes_s)
         self._pools = [_Pool(zone_link_bytes_s) for _ in range(zones)]
         self._flows = [_Flow(self._pools[index % zones]) for index in range(nodes)]
         self._ends: list[tuple[float, int, int, _Flow]] = []  # of nodes that are not scarce
@@ -88,7 +88,7 @@ class Downloads:
 
     def egress(self, bytes_s: float, now_s: float) -> None:
         """The registry gives this much from now on."""
-        self._egress_bytes_s = min(bytes_s, self._link_bytes_s if len(self._pools) == 1 else bytes_s)
+        self._egress_bytes_s = min(bytes_s, self._most_bytes_s)
         self._dirty = True
         self._level(now_s)
 

@@ -178,10 +178,9 @@ class Play:
             pod.stopped_s = pod.gone_s = now_s
             return
         self.kubelets[pod.node].delete(now_s, pod)
-        if pod.gone_s is not None:
-            self.at(pod.gone_s, self._gone, pod)
 
-    def _gone(self, now_s: float, pod: PodTrace) -> None:
+    def gone(self, now_s: float, pod: PodTrace) -> None:
+        """A deleted pod has left its node: whoever waited for room may have it."""
         for waiting in self.scheduler.leave(pod):
             self.at(now_s + controlplane.RETRY_S, self.scheduler.place, waiting)
 

@@ -7,7 +7,7 @@ can see.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,7 +21,6 @@ from imgpull.simcluster.promvectors import Labels
 
 KUBELET_INTERVAL_S = 30.0  # perf-tests clusterloader2 pkg/prometheus: the kubelet ServiceMonitor
 _EARLIER_SCRAPES = 3  # Prometheus runs for a while before the load: what exists is seen at zero
-_QPS_EXCEEDED = "pull QPS exceeded"  # kubelet refuses by itself: the runtime was never asked
 _TICK_S = 1e-9  # the shortest time that containerd's clock tells
 
 
@@ -55,29 +54,25 @@ class _Metric:
 class Exporters:
     """The series that Prometheus holds after a trial: a `promql.Store`.
 
-    `deleted_s` says when the containers of a pod, by its name, were stopped. Kubelets are scraped
-    each 30 s and containerds each `containerd_interval_s`, from a little before `begin_s` to
-    `end_s`, each node at its own phase. Series are built when first selected.
+    Kubelets are scraped each 30 s and containerds each `containerd_interval_s`, from a little
+    before `begin_s` to `end_s`, each node at its own phase. Series are built when first selected.
     """
 
     def __init__(
         self,
         world: World,
         trace: Trace,
-        deleted_s: Mapping[str, float],
         begin_s: float,
         end_s: float,
         containerd_interval_s: float,
     ) -> None:
         self._world = world
-        self._deleted_s = deleted_s
         self._pods: dict[str, list[PodTrace]] = {node: [] for node in world.node_names}
         for pod in trace.pods:
             if pod.node is not None:
                 self._pods[pod.node].append(pod)
         self._begin_s, self._end_s = begin_s, end_s
         self._intervals_s = {"kubelet": KUBELET_INTERVAL_S, "containerd": containerd_interval_s}
-        self._image_bytes = sum(layer.compressed_bytes for layer in world.layers)
         self._metrics = {
             name: metric for metric in self._exposed() for name in metric.series_names()
         }
@@ -118,22 +113,22 @@ class Exporters:
 
     def _kubelet_pull(self, pod: PodTrace) -> Iterator[_Observation]:
         """Of a successful pull: Pulling event to answer, kubelet's queue included."""
-        if pod.pulled_s is None or pod.pulling_s is None or pod.pull_began_s is None:
-            return
-        # kubelet times the attempt that worked; after a back-off only its turn is on record.
-        asked_s = pod.pull_began_s if pod.failures else pod.pulling_s
-        size = exporters.image_size_class(self._image_bytes)
-        yield _Observation(pod.pulled_s, pod.pulled_s - asked_s, (("image_size_in_bytes", size),))
+        if pod.pulled_s is not None:
+            size = exporters.image_size_class(self._world.image_bytes(pod.request.image))
+            took_s = pod.pulled_s - pod.attempts[-1].asked_s
+            yield _Observation(pod.pulled_s, took_s, (("image_size_in_bytes", size),))
 
     def _throughput(self, pod: PodTrace) -> Iterator[_Observation]:
         """MiB/s of one PullImage: its image's size, cached or not; from 2.4 what was fetched."""
-        if pod.pulled_s is None or pod.pull_began_s is None:
+        if pod.pulled_s is None:
             return
+        last = pod.attempts[-1]
         fetched_only = exporters.version_tuple(self._world.containerd.version) >= (2, 4)
-        size_bytes = pod.fetched_bytes if fetched_only else self._image_bytes
+        whole_bytes = self._world.image_bytes(pod.request.image)
+        size_bytes = last.fetched_bytes if fetched_only else whole_bytes
         if fetched_only and size_bytes == 0:
             return
-        duration_s = max(pod.pulled_s - pod.pull_began_s, _TICK_S)
+        duration_s = max(pod.pulled_s - (last.began_s or 0.0), _TICK_S)
         yield _Observation(pod.pulled_s, size_bytes / duration_s / 1024**2)
 
     def _network(self, pod: PodTrace) -> Iterator[_Observation]:
@@ -142,10 +137,10 @@ class Exporters:
             return
         if pod.sandbox_s is not None and pod.network_setup_s is not None:
             yield _operation("set_up_pod", pod.sandbox_s, pod.network_setup_s)
-        deleted_s, teardown_s = self._deleted_s.get(pod.request.name), pod.network_teardown_s
-        if deleted_s is not None and teardown_s is not None:
+        teardown_s = pod.network_teardown_s
+        if pod.stopped_s is not None and teardown_s is not None:
             for nth in (1, 2):
-                yield _operation("tear_down_pod", deleted_s + nth * teardown_s, teardown_s)
+                yield _operation("tear_down_pod", pod.stopped_s + nth * teardown_s, teardown_s)
 
     # ------------------------------------------------------------------- from events to series
 
@@ -213,28 +208,30 @@ def _operation(kind: str, at_s: float, duration_s: float) -> _Observation:
     return _Observation(at_s, duration_s, (("operation_type", kind),))
 
 
-def _reached_runtime(pod: PodTrace) -> list[float]:
-    return [at_s for at_s, error in pod.failures if _QPS_EXCEEDED not in error]
+def _answered(pod: PodTrace) -> Iterator[tuple[float, float, str]]:
+    """(when, how long it took, error) of each PullImage call that returned."""
+    for attempt in pod.attempts:
+        if attempt.began_s is not None and attempt.ended_s is not None:
+            yield attempt.ended_s, attempt.ended_s - attempt.began_s, attempt.error
 
 
 def _operations(pod: PodTrace) -> Iterator[_Observation]:
-    """kubelet's calls of the runtime; of a failed pull it is not on record when it began."""
-    if pod.scheduled_s is not None and pod.sandbox_s is not None:
-        yield _operation("run_podsandbox", pod.sandbox_s, pod.sandbox_s - pod.scheduled_s)
-    if pod.pulled_s is not None and pod.pull_began_s is not None:
-        yield _operation("pull_image", pod.pulled_s, pod.pulled_s - pod.pull_began_s)
+    """kubelet's calls of the runtime, failed ones too."""
+    if pod.synced_s is not None and pod.sandbox_s is not None:
+        yield _operation("run_podsandbox", pod.sandbox_s, pod.sandbox_s - pod.synced_s)
+    for at_s, took_s, _ in _answered(pod):
+        yield _operation("pull_image", at_s, took_s)
 
 
 def _failed_operations(pod: PodTrace) -> Iterator[_Observation]:
-    for at_s in _reached_runtime(pod):
-        yield _operation("pull_image", at_s, 1.0)
+    for at_s, _, error in _answered(pod):
+        if error:
+            yield _operation("pull_image", at_s, 1.0)
 
 
 def _pull_calls(pod: PodTrace) -> Iterator[_Observation]:
-    for at_s in _reached_runtime(pod):
-        yield _Observation(at_s, labels=(("status", "failure"),))
-    if pod.pulled_s is not None and pod.pull_began_s is not None:
-        yield _Observation(pod.pulled_s, labels=(("status", "success"),))
+    for at_s, _, error in _answered(pod):
+        yield _Observation(at_s, labels=(("status", "failure" if error else "success"),))
 
 
 def _nothing(pod: PodTrace) -> Iterator[_Observation]:

@@ -43,7 +43,8 @@ def write_pods(path: Path, trace: Trace) -> None:
         out.writerow(POD_COLUMNS)
         for pod in trace.pods:
             times = (
-                pod.created_s, pod.scheduled_s, pod.sandbox_s, pod.pulling_s, pod.pulled_s,
+                pod.created_s, pod.scheduled_s, pod.sandbox_s,
+                pod.attempts[0].asked_s if pod.attempts else None, pod.pulled_s,
                 pod.started_s, pod.ready_s,
             )  # fmt: skip
             out.writerow(
@@ -57,14 +58,14 @@ def _seconds(value: float | None) -> str:
 
 def write_series(path: Path, trace: Trace) -> None:
     """Mean receive and write rates and CPU since the node's row before; the first is idle."""
-    ends = [segments[-1].end_s for segments in trace.segments.values() if segments]
+    ends = [node.segments[-1].end_s for node in trace.nodes.values() if node.segments]
     width_s = max(1.0, max(ends, default=0.0) / (_POINTS_A_NODE - 2))
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(SERIES_COLUMNS)
-        for node in sorted(trace.segments):
+        for node in sorted(trace.nodes):
             sums: dict[int, list[float]] = {}
-            for segment in trace.segments[node]:
+            for segment in trace.nodes[node].segments:
                 for index, seconds in _bins(segment, width_s):
                     row = sums.setdefault(index, [0.0, 0.0, 0.0])
                     row[0] += segment.receive_bytes_s * seconds
@@ -88,12 +89,13 @@ def _bins(segment: Segment, width_s: float) -> Iterator[tuple[int, float]]:
 
 def write_events(path: Path, world: World, trace: Trace, epoch: datetime) -> None:
     """A Kubernetes event a line, in the order of time, as a recorder would have seen them."""
-    image_bytes = sum(layer.compressed_bytes for layer in world.layers)
     version = exporters.version_tuple(world.kubelet.version)
     rows = sorted(
         (at_s, pod.request.index, order, reason, message, pod)
         for pod in trace.pods
-        for order, (at_s, reason, message) in enumerate(_told(pod, image_bytes, version))
+        for order, (at_s, reason, message) in enumerate(
+            _told(pod, world.image_bytes(pod.request.image), version)
+        )
     )  # fmt: skip
     with path.open("w", encoding="utf-8") as file:
         for at_s, _, order, reason, message, pod in rows:
@@ -112,22 +114,23 @@ def _told(
             "Scheduled",
             f"Successfully assigned {request.namespace}/{request.name} to {pod.node}",
         )
-    for at_s, error in pod.failures:
-        yield at_s, "Pulling", pulls.pulling_message(request.image)
-        yield at_s, "Failed", pulls.failed_message(request.image, error)
-        yield at_s, "Failed", "Error: ErrImagePull"
-        yield at_s, "BackOff", pulls.back_off_message(request.image)
-    # After a back-off only the turn of the attempt that worked is on record.
-    asked_s = pod.pull_began_s if pod.failures else pod.pulling_s
-    if asked_s is not None:
-        yield asked_s, "Pulling", pulls.pulling_message(request.image)
-    if asked_s is not None and pod.pulled_s is not None and pod.pull_began_s is not None:
-        message = pulls.pulled_message(
-            request.image, pod.pulled_s - pod.pull_began_s, pod.pulled_s - asked_s, image_bytes
-        )
-        yield pod.pulled_s, "Pulled", message
-    if pod.present and pod.container_s is not None:
-        yield pod.container_s, "Pulled", pulls.present_message(request.image, version)
+    for attempt in pod.attempts:
+        yield attempt.asked_s, "Pulling", pulls.pulling_message(request.image)
+        if attempt.ended_s is None:
+            continue
+        if attempt.error:
+            # A kubelet 1.36 was seen to write all four within one second.
+            yield attempt.ended_s, "Failed", pulls.failed_message(request.image, attempt.error)
+            yield attempt.ended_s, "Failed", "Error: ErrImagePull"
+            yield attempt.ended_s, "BackOff", pulls.back_off_message(request.image)
+            yield attempt.ended_s, "Failed", "Error: ImagePullBackOff"
+        else:
+            pull_s = attempt.ended_s - (attempt.began_s or attempt.asked_s)
+            total_s = attempt.ended_s - attempt.asked_s
+            message = pulls.pulled_message(request.image, pull_s, total_s, image_bytes)
+            yield attempt.ended_s, "Pulled", message
+    if pod.present_s is not None:
+        yield pod.present_s, "Pulled", pulls.present_message(request.image, version)
     if pod.container_s is not None:
         yield pod.container_s, "Created", "Container created"
     if pod.started_s is not None:

@@ -5,7 +5,7 @@ What happens to pods is the simulator's (imgpull.simcluster), simulated again wh
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imgpull import cl2, units
@@ -25,8 +25,6 @@ from imgpull.simcluster.scrape import Exporters
 
 # CL2 polls controlled pods every 5 s (pkg/measurement/util/wait_for_pods.go).
 _POLL_S = 5.0
-# Background deletion: Deployment -> ReplicaSet -> Pod. ASSUMPTION.
-_GARBAGE_COLLECTION_S = 0.1
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Interpreter:
     cases: list[tuple[cl2.Step, list[Case]]] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
     failed_pods: list[tuple[float, list[cl2.FailedPod]]] = field(default_factory=list)
-    _trace: tuple[int, model.Trace] | None = None
+    _trace: model.Trace | None = None  # of the pods and deletions so far
 
     def step(self, step: cl2.Step) -> None:
         """Run one step: its phases or its measurements in parallel."""
@@ -74,7 +72,7 @@ class Interpreter:
                     self._create(bundled, index, namespace, at_s)
                     at_s += gap_s
                 for owner in alive[phase.replicas_per_namespace :]:
-                    self.deleted_s[owner] = at_s
+                    self._delete(owner, at_s)
                     at_s += gap_s
         return at_s - self.clock_s
 
@@ -84,6 +82,7 @@ class Interpreter:
         name = manifest["metadata"]["name"]
         owner = f"{namespace}/{name}"
         self.deployments[owner] = found
+        self._trace = None
         for number in range(len(self.pods), len(self.pods) + found.replicas):
             self.pods.append(
                 model.PodRequest(
@@ -95,16 +94,22 @@ class Interpreter:
                     image=found.image,
                     pull_policy=found.pull_policy,
                     host_network=found.host_network,
+                    grace_s=found.grace_s,
                 )
             )
 
+    def _delete(self, owner: str, at_s: float) -> None:
+        self.deleted_s[owner] = at_s
+        self.pods = [
+            replace(pod, deleted_s=at_s) if pod.owner == owner else pod for pod in self.pods
+        ]
+        self._trace = None
+
     def trace(self) -> model.Trace:
-        """What has happened to the pods created so far; deletion cuts what was still going on."""
-        key = len(self.pods) + len(self.deleted_s)
-        if self._trace is None or self._trace[0] != key:
-            until_s = min(self.deleted_s.values(), default=math.inf)
-            self._trace = (key, simulate(self.world, self.pods, until_s))
-        return self._trace[1]
+        """What happens to the pods created so far, if nothing more is asked for."""
+        if self._trace is None:
+            self._trace = simulate(self.world, self.pods)
+        return self._trace
 
     def _measure(self, call: cl2.MeasurementCall, case: Case) -> float:
         """Run one call; seconds taken."""
@@ -136,7 +141,7 @@ class Interpreter:
                 continue
             if owner in self.deleted_s:
                 begun_s = self.deleted_s[owner]
-                end_s = max(self._stopped_s(pod) + (pod.network_teardown_s or 0) for pod in pods)
+                end_s = max(math.inf if pod.gone_s is None else pod.gone_s for pod in pods)
             else:
                 begun_s = pods[0].request.owner_created_s
                 end_s = max(math.inf if pod.ready_s is None else pod.ready_s for pod in pods)
@@ -155,11 +160,6 @@ class Interpreter:
             owners.setdefault(pod.request.owner, []).append(pod)
         return owners
 
-    def _stopped_s(self, pod: model.PodTrace) -> float:
-        """When a deleted pod's containers had stopped: the process ignores TERM for its grace."""
-        owner = pod.request.owner
-        return self.deleted_s[owner] + _GARBAGE_COLLECTION_S + self.deployments[owner].grace_s
-
     def _not_running(self, at_s: float, owners: list[str]) -> list[cl2.FailedPod]:
         return [
             cl2.FailedPod(
@@ -175,7 +175,7 @@ class Interpreter:
 
     def finish(self, out: Path) -> None:
         """Evaluate what was gathered and write every file; junit.xml comes last."""
-        trace = self.trace()
+        trace = simulate(self.world, self.pods, self.clock_s)
         report = cl2.ReportWriter(out / "report", self.test.name, self.test.path.name)
         report.generated_config(self.test)
         for at_s, pods in self.failed_pods:
@@ -219,11 +219,6 @@ class Interpreter:
         return Exporters(
             self.world,
             trace,
-            {
-                pod.request.name: self._stopped_s(pod)
-                for pod in trace.pods
-                if pod.request.owner in self.deleted_s
-            },
             begin_s=0.0,
             end_s=self.clock_s,
             containerd_interval_s=self.containerd_interval_s,

@@ -51,11 +51,11 @@ def _refusal(test: cl2.TestConfig, step: cl2.Step, what: str) -> RenderError:
 
 def _check_object(bundled: cl2.ObjectBundle, world: World) -> None:
     found = deployment(cl2.object_manifest(bundled, 0, "namespace"), bundled)
-    if found.image != world.image_reference:
+    if found.image not in world.images:
         raise RenderError(
             f"{bundled.template}: image '{found.image}' is not in the simulated registry, which "
-            f"has only '{world.image_reference}'",
-            hint="use the image of the `image` group for every pod of the test",
+            f"has only '{"', '".join(world.images)}'",
+            hint="use the image of the `image` group, or add it to engine.images",
         )
 
 
