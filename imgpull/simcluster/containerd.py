@@ -123,7 +123,7 @@ class Runtime:
             self.pulls[image].followers.append(call)
         else:
             if not self.pulls:
-                self.note(now_s)
+                self.settle(now_s)  # idle until now
             pull = self.pulls[image] = _Pull(self, image)
             pull.lead(now_s, call)
 
@@ -258,7 +258,7 @@ class _Pull:
             return
         call.attempt.leader = True
         self.fetch(now_s)
-        self.unpack(now_s)
+        self.unpack(now_s, changed=True)
 
     def fetch(self, now_s: float) -> None:
         """Ask for further layers while there are download slots."""
@@ -342,8 +342,11 @@ class _Pull:
         self.fetch(now_s)
         self.unpack(now_s)
 
-    def unpack(self, now_s: float) -> None:
-        """Apply what may be applied: the layers next in order whose blobs are there."""
+    def unpack(self, now_s: float, *, changed: bool = False) -> None:
+        """Apply what may be applied: the layers next in order whose blobs are there.
+
+        `changed`: a layer has just been applied.
+        """
         runtime, undone = self._runtime, self._undone
         while undone and self._chains[undone[0]] in runtime.snapshots:
             undone.pop(0)
@@ -367,11 +370,13 @@ class _Pull:
                 self._fault_at -= 1
             self._begun.add(position)
             runtime.applying[chain] = []
+            changed = True
             core_bytes_s = self._play.core_bytes_s(layer) * runtime.core_speed
             work_s = layer.unpacked_bytes / core_bytes_s + self._play.world.rates.layer_commit_s
             bytes_s = layer.unpacked_bytes / work_s if work_s else 0.0
             runtime.unpackings.append(_Unpacking(self, position, work_s, bytes_s, now_s))
-        runtime.settle(now_s)
+        if changed:
+            runtime.settle(now_s)
 
     def applied(self, now_s: float, position: int) -> None:
         """A layer is unpacked: its snapshot is there."""
@@ -380,7 +385,7 @@ class _Pull:
         waiting = self._runtime.applying.pop(chain)
         if position in self._undone:
             self._undone.remove(position)
-        self.unpack(now_s)
+        self.unpack(now_s, changed=True)
         for pull in waiting:
             pull._begun.discard(position)
             if pull._lead is not None:

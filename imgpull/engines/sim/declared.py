@@ -4,6 +4,8 @@ Hides CL2's rule: create the missing indexes, delete the surplus, patch each whe
 declared. Source: perf-tests 4b34154 clusterloader2/pkg/test/simple_test_executor.go ExecutePhase.
 """
 
+import random
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,6 +13,7 @@ from typing import Literal
 
 from imgpull import cl2
 from imgpull.cl2 import wording
+from imgpull.simcluster import World
 
 # client/objects.go: a patch reads the object first.
 API_CALLS = {"create": 1, "delete": 1, "patch": 2}
@@ -82,3 +85,10 @@ def _actions(phase: cl2.Phase, namespace: str, before: int) -> Iterator[Action]:
             yield tuple(Change("patch", one, index, namespace) for one in objects)
     for index in range(before, wanted):
         yield tuple(Change("create", one, index, namespace) for one in objects)
+
+
+def namespace_prefix(test: cl2.TestConfig, world: World) -> str:
+    """The prefix of the test's namespaces; CL2 makes up one when there is none (api/default.go)."""
+    draw = random.Random(f"{world.seed}/{world.trial}/namespace prefix")
+    made_up = "".join(draw.choice(string.ascii_lowercase + string.digits) for _ in range(6))
+    return test.namespace_prefix or f"test-{made_up}"

@@ -1,225 +1,170 @@
 """Interprets a CL2 test step by step in virtual time, over a simulated cluster.
 
-Hides CL2's own timing: how a tuning set paces objects, when a wait ends, what a deletion cuts.
-What happens to pods is the simulator's (imgpull.simcluster), simulated again whenever more exist.
+Hides the clock: steps follow each other, the phases or measurements of one run side by side. What a
+phase does is `declared.py`'s and `pacing.py`'s, what becomes of it `lives.py`'s, how measurements
+find it `waits.py`'s and `gathered.py`'s.
 """
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
-from imgpull import cl2, units
+from imgpull import cl2
 from imgpull.cl2 import wording
-from imgpull.engines.sim import files
-from imgpull.engines.sim.deployments import Deployment, deployment, selects
-from imgpull.engines.sim.gathered import (
-    EPOCH,
-    Case,
-    Gather,
-    stamp,
-    write_pod_startup,
-    write_queries,
-)
-from imgpull.simcluster import model, simulate
+from imgpull.engines.sim import files, gathered, waits
+from imgpull.engines.sim.declared import Action, BundleError, Declared, namespace_prefix
+from imgpull.engines.sim.gathered import EPOCH, Gathered
+from imgpull.engines.sim.lives import Lives
+from imgpull.engines.sim.pacing import Pacing
+from imgpull.simcluster import PodRequest, Trace, World
 from imgpull.simcluster.scrape import Exporters
-
-# CL2 polls controlled pods every 5 s (pkg/measurement/util/wait_for_pods.go).
-_POLL_S = 5.0
 
 
 @dataclass
+class _Case:
+    """One line of junit.xml in the making."""
+
+    identifier: str = ""
+    time_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
 class Interpreter:
     """One trial being interpreted, step by step, in virtual time."""
 
-    world: model.World
-    test: cl2.TestConfig
-    containerd_interval_s: float
-    clock_s: float = 0.0
-    pods: list[model.PodRequest] = field(default_factory=list)
-    deployments: dict[str, Deployment] = field(default_factory=dict)  # by namespace/name
-    deleted_s: dict[str, float] = field(default_factory=dict)  # by namespace/name
-    started: dict[tuple[str, str], tuple[float, cl2.MeasurementCall]] = field(default_factory=dict)
-    cases: list[tuple[cl2.Step, list[Case]]] = field(default_factory=list)
-    gathers: list[Gather] = field(default_factory=list)
-    failed_pods: list[tuple[float, list[cl2.FailedPod]]] = field(default_factory=list)
-    _trace: model.Trace | None = None  # of the pods and deletions so far
+    def __init__(self, world: World, test: cl2.TestConfig, containerd_interval_s: float) -> None:
+        self.clock_s = 0.0
+        self._world, self._test, self._interval_s = world, test, containerd_interval_s
+        self._prefix = namespace_prefix(test, world)
+        self._declared, self._pacing = Declared(), Pacing(world)
+        self._lives, self._timers = Lives(world), gathered.Timers()
+        self._started: dict[tuple[str, str], tuple[float, cl2.MeasurementCall]] = {}
+        self._cases: list[tuple[cl2.Step, list[_Case]]] = []
+        self._gathered: list[Gathered] = []
+        self._aborted = False
+        self._scraped: tuple[tuple[int, float], Exporters] | None = None
+
+    @property
+    def pods(self) -> list[PodRequest]:
+        """The pods that were asked for so far."""
+        return self._lives.pods
+
+    def trace(self) -> Trace:
+        """What has happened so far."""
+        return self._lives.ended(self.clock_s)
 
     def step(self, step: cl2.Step) -> None:
-        """Run one step: its phases or its measurements in parallel."""
-        cases: list[Case] = []
-        self.cases.append((step, cases))
-        if step.phases:
-            cases.append(Case(max(self._phase(phase) for phase in step.phases)))
-        for call in step.measurements:
-            cases.append(Case())
-            cases[-1].time_s = self._measure(call, cases[-1])
+        """Run one step: its phases or its measurements side by side; none after a fatal error."""
+        if self._aborted:
+            return
+        cases = [self._phases(step)] if step.phases else self._measurements(step)
+        self._cases.append((step, cases))
         self.clock_s += max(case.time_s for case in cases)
 
-    def _phase(self, phase: cl2.Phase) -> float:
-        """Create what is missing, delete what is too much, as CL2 does; returns seconds taken."""
-        qps = float(self.test.tuning_sets[phase.tuning_set].params["qps"])
-        gap_s = math.trunc(1e9 / qps) / 1e9
-        at_s = self.clock_s
-        for namespace in phase.namespaces(self.test.namespace_prefix):
-            for bundled in phase.objects:
-                alive = [
-                    owner
-                    for owner in self.deployments
-                    if owner.startswith(f"{namespace}/{bundled.basename}-")
-                    and owner not in self.deleted_s
-                ]
-                for index in range(len(alive), phase.replicas_per_namespace):
-                    self._create(bundled, index, namespace, at_s)
-                    at_s += gap_s
-                for owner in alive[phase.replicas_per_namespace :]:
-                    self._delete(owner, at_s)
-                    at_s += gap_s
-        return at_s - self.clock_s
-
-    def _create(self, bundled: cl2.ObjectBundle, index: int, namespace: str, at_s: float) -> None:
-        manifest = cl2.object_manifest(bundled, index, namespace)
-        found = deployment(manifest, bundled)
-        name = manifest["metadata"]["name"]
-        owner = f"{namespace}/{name}"
-        self.deployments[owner] = found
-        self._trace = None
-        for number in range(len(self.pods), len(self.pods) + found.replicas):
-            self.pods.append(
-                model.PodRequest(
-                    index=number,
-                    namespace=namespace,
-                    name=files.pod_name(name, number, self.world),
-                    owner=owner,
-                    owner_created_s=at_s,
-                    image=found.image,
-                    pull_policy=found.pull_policy,
-                    host_network=found.host_network,
-                    grace_s=found.grace_s,
-                )
+    def _phases(self, step: cl2.Step) -> _Case:
+        case = _Case()
+        planned: list[tuple[cl2.Phase, list[Action]]] = []
+        for phase in step.phases:
+            try:
+                planned.append((phase, self._declared.actions(phase, self._prefix)))
+            except BundleError as error:
+                case.failures.append(str(error))
+        call_s = self._world.rates.api_call_s
+        paced = [
+            (
+                self._test.tuning_sets[phase.tuning_set],
+                [sum(change.calls for change in action) * call_s for action in actions],
             )
-
-    def _delete(self, owner: str, at_s: float) -> None:
-        self.deleted_s[owner] = at_s
-        self.pods = [
-            replace(pod, deleted_s=at_s) if pod.owner == owner else pod for pod in self.pods
+            for phase, actions in planned
         ]
-        self._trace = None
+        tables = self._pacing.timetables(self.clock_s, paced)
+        due = [
+            (start_s, action)
+            for (_, actions), table in zip(planned, tables, strict=True)
+            for start_s, action in zip(table.starts_s, actions, strict=True)
+        ]
+        for start_s, action in sorted(due, key=lambda one: one[0]):
+            at_s = start_s
+            for change in action:
+                self._lives.apply(change, at_s + (change.calls - 1) * call_s)
+                at_s += change.calls * call_s
+        case.time_s = max((table.end_s - self.clock_s for table in tables), default=0.0)
+        return case
 
-    def trace(self) -> model.Trace:
-        """What happens to the pods created so far, if nothing more is asked for."""
-        if self._trace is None:
-            self._trace = simulate(self.world, self.pods)
-        return self._trace
+    def _measurements(self, step: cl2.Step) -> list[_Case]:
+        cases = []
+        for _, calls in groupby(step.measurements, key=lambda call: call.entry):
+            case = _Case()
+            for call in calls:
+                case.identifier = "" if call.instance else call.identifier
+                found = self._measure(call)
+                self._gathered.append(found)
+                self._aborted |= found.fatal
+                case.time_s = max(case.time_s, found.took_s)
+                if found.error:
+                    text = wording.call_error(call.method, call.identifier, found.error)
+                    case.failures.append(text)
+            cases.append(case)
+        return cases
 
-    def _measure(self, call: cl2.MeasurementCall, case: Case) -> float:
-        """Run one call; seconds taken."""
-        key = (call.method, call.identifier)
-        if call.method == "Sleep":
-            return units.parse_duration(call.params["duration"])
+    def _measure(self, call: cl2.MeasurementCall) -> Gathered:
+        match call.method:
+            case "Sleep":
+                return Gathered(call.seconds("duration", ""))
+            case "Timer":
+                return self._timers.call(call, self.clock_s)
+            case "WaitForRunningPods":
+                return waits.running_pods(call, self.clock_s, self._lives)
+            case "WaitForNodes":
+                trace = self._lives.trace(self.clock_s)
+                return waits.ready_nodes(call, self.clock_s, self._world, trace)
+        key = call.method, call.identifier
         if call.action == "start":
-            self.started[key] = (self.clock_s, call)
-            return 0.0
-        if key not in self.started:
-            raise call.error(
-                "gathered, but never started", hint="start it under the same Identifier first"
-            )
-        started_s, start = self.started[key]
+            self._started[key] = self.clock_s, call
+            return Gathered()
+        started_s, start = self._started[key]
         if call.action == "stop":
-            return 0.0
+            return Gathered()
+        return self._gather(call, start, started_s)
+
+    def _gather(
+        self, call: cl2.MeasurementCall, start: cl2.MeasurementCall, started_s: float
+    ) -> Gathered:
         if call.method == "WaitForControlledPodsRunning":
-            return self._wait(start, case)
-        self.gathers.append(Gather(start, call, started_s, self.clock_s, case))
-        return 0.0
+            controlled = waits.ControlledPods(start, started_s, self._lives)
+            return controlled.gather(call, self.clock_s)
+        if call.method == "GenericPrometheusQuery":
+            return gathered.queries(start, call, (started_s, self.clock_s), self._store())
+        trace = self._lives.trace(self.clock_s)
+        chosen = start.text("namespace"), start.text("labelSelector")
+        pods = self._lives.selected(*chosen, trace)
+        return gathered.pod_startup(start, started_s, self.clock_s, pods)
 
-    def _wait(self, start: cl2.MeasurementCall, case: Case) -> float:
-        """Until the pods of all selected Deployments run or are gone, or had their time."""
-        timeout_s = units.parse_duration(start.params.get("operationTimeout", "10m"))
-        done_s, late = self.clock_s, []
-        selector = str(start.params.get("labelSelector", ""))
-        for owner, pods in self._pods_by_owner().items():
-            if not selects(selector, self.deployments[owner].labels):
-                continue
-            if owner in self.deleted_s:
-                begun_s = self.deleted_s[owner]
-                end_s = max(math.inf if pod.gone_s is None else pod.gone_s for pod in pods)
-            else:
-                begun_s = pods[0].request.owner_created_s
-                end_s = max(math.inf if pod.ready_s is None else pod.ready_s for pod in pods)
-            if end_s > begun_s + timeout_s:
-                late.append(owner)
-            done_s = max(done_s, min(end_s, begun_s + timeout_s))
-        if late:
-            text = wording.objects_timed_out("Deployment", late)
-            case.failures.append(wording.call_error(start.method, start.identifier, text))
-            self.failed_pods.append((done_s, self._not_running(done_s, late)))
-        return math.ceil((done_s - self.clock_s) / _POLL_S) * _POLL_S
+    def _store(self) -> Exporters:
+        """What Prometheus holds by now; measurements of one step share it."""
+        key = self._lives.version, self.clock_s
+        if self._scraped is None or self._scraped[0] != key:
+            trace = self._lives.trace(self.clock_s)
+            self._scraped = key, Exporters(self._world, trace, 0.0, self.clock_s, self._interval_s)
+        return self._scraped[1]
 
-    def _pods_by_owner(self) -> dict[str, list[model.PodTrace]]:
-        owners: dict[str, list[model.PodTrace]] = {}
-        for pod in self.trace().pods:
-            owners.setdefault(pod.request.owner, []).append(pod)
-        return owners
-
-    def _not_running(self, at_s: float, owners: list[str]) -> list[cl2.FailedPod]:
-        return [
-            cl2.FailedPod(
-                pod.request.namespace,
-                pod.request.owner,
-                pod.request.name,
-                pod.node or "",
-                "PendingScheduled" if pod.node else "PendingNotScheduled",
-            )
-            for pod in self.trace().pods
-            if pod.request.owner in owners and (pod.ready_s is None or pod.ready_s > at_s)
-        ]
-
-    def finish(self, out: Path) -> None:
-        """Evaluate what was gathered and write every file; junit.xml comes last."""
-        trace = simulate(self.world, self.pods, self.clock_s)
-        report = cl2.ReportWriter(out / "report", self.test.name, self.test.path.name)
-        report.generated_config(self.test)
-        for at_s, pods in self.failed_pods:
-            report.failed_pods(pods, stamp(at_s))
-        store = self._store(trace)
-        for gather in self.gathers:
-            if gather.start.method == "PodStartupLatency":
-                text = write_pod_startup(report, gather, self._selected(gather, trace))
-            else:
-                text = write_queries(report, gather, store)
-            if text:
-                start = gather.start
-                gather.case.failures.append(
-                    wording.call_error(start.method, start.identifier, text)
-                )
-        for step, cases in self.cases:
+    def finish(self, out: Path) -> cl2.Junit:
+        """Write every file; junit.xml comes last of CL2's, and says what its exit code was."""
+        report = cl2.ReportWriter(out / "report", self._test.name, self._test.path.name)
+        report.generated_config(self._test, self._prefix)
+        for found in self._gathered:
+            if found.summary:
+                found.summary(report)
+        for step, cases in self._cases:
             if step.phases:
                 report.phase_step(step.name, cases[0].time_s, cases[0].failures)
             else:
                 report.measurement_step(
-                    step.name,
-                    [
-                        (call.identifier, case.time_s, case.failures)
-                        for call, case in zip(step.measurements, cases, strict=True)
-                    ],
+                    step.name, [(case.identifier, case.time_s, case.failures) for case in cases]
                 )
-        report.finish(self.clock_s)
-        files.write_events(out / "events.jsonl", self.world, trace, EPOCH)
+        junit = report.finish(self.clock_s)
+        trace = self.trace()
+        files.write_events(out / "events.jsonl", self._world, trace, EPOCH)
         files.write_pods(out / "pods.csv", trace)
         files.write_series(out / "series.csv", trace)
-
-    def _selected(self, gather: Gather, trace: model.Trace) -> list[model.PodTrace]:
-        selector = str(gather.start.params.get("labelSelector", ""))
-        return [
-            pod
-            for pod in trace.pods
-            if selects(selector, self.deployments[pod.request.owner].pod_labels)
-        ]
-
-    def _store(self, trace: model.Trace) -> Exporters:
-        return Exporters(
-            self.world,
-            trace,
-            begin_s=0.0,
-            end_s=self.clock_s,
-            containerd_interval_s=self.containerd_interval_s,
-        )
+        return junit

@@ -1,0 +1,183 @@
+"""Deployments as they are created, scaled and deleted, and what becomes of their pods.
+
+Hides how a changed Deployment turns into pods asked for and deleted, and when the physics has to be
+played again: whatever is changed later changes nothing that has already happened.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from imgpull.engines.sim import files
+from imgpull.engines.sim.declared import Change
+from imgpull.engines.sim.deployments import Deployment, deployment, selects
+from imgpull.simcluster import PodRequest, PodTrace, Trace, World, simulate
+from imgpull.simcluster.delays import Luck
+
+# How CL2 calls a pod's state (perf-tests 4b34154 pkg/measurement/util/pods.go). There is no
+# RunningButNotReady: without probes kubelet tells of both at once.
+UNSCHEDULED, PENDING = "PendingNotScheduled", "PendingScheduled"
+READY, TERMINATING = "RunningAndReady", "Terminating"
+
+
+@dataclass
+class Life:
+    """A Deployment from its creation to its deletion; a later one of its name is another."""
+
+    key: str  # namespace/name
+    namespace: str
+    made: Deployment
+    wanted: int  # pods
+    changed_s: float  # when a watcher saw its last change, be it its deletion
+    pods: list[int] = field(default_factory=list)  # their indexes
+    deleted: bool = False
+
+
+class Lives:
+    """All Deployments of a trial, and the pods that the cluster was asked for."""
+
+    def __init__(self, world: World) -> None:
+        self.pods: list[PodRequest] = []
+        self.all: list[Life] = []
+        self.version = 0  # of what was asked for
+        self._world = world
+        self._luck = Luck(world.seed, world.trial)
+        self._alive: dict[str, Life] = {}
+        self._played: tuple[int, float, Trace] | None = None
+
+    def apply(self, change: Change, at_s: float) -> None:
+        """Create, patch or delete a Deployment: the call is made at `at_s`."""
+        seen_s = at_s + self._world.rates.api_call_s
+        life = self._alive.get(change.key)
+        if change.verb == "delete":
+            if life is not None:  # CL2 tolerates that it is not there
+                life.deleted, life.changed_s = True, seen_s
+                self._delete(life.pods, at_s)
+                del self._alive[change.key]
+            return
+        made = deployment(change.bundled, change.index, change.namespace)
+        if change.verb == "patch" and life is not None:
+            wanted = life.wanted if made.replicas is None else made.replicas
+            if wanted != life.wanted:
+                self._scale(life, wanted, at_s)
+                life.wanted, life.changed_s = wanted, seen_s
+        elif life is None:  # or it is there already, which CL2 tolerates
+            wanted = 1 if made.replicas is None else made.replicas
+            life = Life(change.key, change.namespace, made, wanted, seen_s)
+            self.all.append(life)
+            self._alive[change.key] = life
+            self._add(life, wanted, at_s)
+
+    def _scale(self, life: Life, wanted: int, at_s: float) -> None:
+        alive = [index for index in life.pods if self.pods[index].deleted_s == math.inf]
+        if len(alive) > wanted:
+            surplus = len(alive) - wanted
+            self._delete(self._first_to_go(life, alive, at_s)[:surplus], at_s)
+        else:
+            self._add(life, wanted - len(alive), at_s)
+
+    def _add(self, life: Life, count: int, at_s: float) -> None:
+        lives = sum(other.key == life.key for other in self.all)
+        for index in range(len(self.pods), len(self.pods) + count):
+            made, name = life.made, life.key.removeprefix(f"{life.namespace}/")
+            life.pods.append(index)
+            self.pods.append(
+                PodRequest(
+                    index=index,
+                    namespace=life.namespace,
+                    name=files.pod_name(name, index, self._world),
+                    owner=life.key if lives == 1 else f"{life.key}#{lives}",
+                    owner_created_s=at_s,
+                    image=made.image,
+                    pull_policy=made.pull_policy,
+                    host_network=made.host_network,
+                    # A constraint counts the pods of its own namespace.
+                    spread=made.spread and f"{life.namespace}/{made.spread}",
+                    max_skew=made.max_skew,
+                    cpu_cores=made.cpu_cores,
+                    memory_bytes=made.memory_bytes,
+                    grace_s=made.grace_s,
+                )
+            )
+        self.version += 1
+
+    def _delete(self, pods: Sequence[int], at_s: float) -> None:
+        for index in pods:
+            if self.pods[index].deleted_s == math.inf:
+                self.pods[index] = replace(self.pods[index], deleted_s=at_s)
+        self.version += 1
+
+    def _first_to_go(self, life: Life, pods: Sequence[int], at_s: float) -> list[int]:
+        """In the order in which a ReplicaSet gives up its pods.
+
+        kubernetes 1.36 pkg/controller/controller_utils.go ActivePodsWithRanks: not scheduled, not
+        ready, many on one node, young (by the logarithm of its age), then by random uid.
+        """
+        found = {pod.request.index: pod for pod in self.trace(at_s).pods}
+        there = {index: found[index] for index in pods if index in found}
+        shared = Counter(pod.node for pod in there.values())
+
+        def order(index: int) -> tuple[float, ...]:
+            pod, luck = there.get(index), self._luck.share("pod uid", index)
+            if pod is None:  # not created yet, and now it never will be
+                return (0, 0, 0, 0, luck)
+            state = (UNSCHEDULED, PENDING, READY).index(status(pod, at_s) or UNSCHEDULED)
+            since_s = pod.created_s if pod.ready_s is None else pod.ready_s
+            age_ns = (at_s - since_s) * 1e9
+            age = math.trunc(math.log2(age_ns)) if age_ns >= 1 else -1
+            return (1, state, -shared[pod.node], age, luck)
+
+        return sorted(pods, key=order)
+
+    def force_delete(self, namespace: str, labels: str, at_s: float) -> None:
+        """Delete all pods of a namespace that match, with no grace; ReplicaSets replace them."""
+        for life in self.all:
+            if life.namespace != namespace or not selects(labels, life.made.pod_labels):
+                continue
+            for index in life.pods:
+                pod = self.pods[index]
+                going_s = max(0.0, at_s - pod.deleted_s)
+                self.pods[index] = replace(pod, grace_s=min(pod.grace_s, going_s))
+            if not life.deleted:
+                self._delete(life.pods, at_s)
+                self._add(life, life.wanted, at_s)
+        self.version += 1
+
+    # ---------------------------------------------------------------- what happens to them
+
+    def trace(self, until_s: float) -> Trace:
+        """What happens until then at least, if nothing more is asked for."""
+        if self._played is None or self._played[0] != self.version or self._played[1] < until_s:
+            self._played = self.version, until_s, simulate(self._world, self.pods, until_s)
+        return self._played[2]
+
+    def ended(self, end_s: float) -> Trace:
+        """What has happened by then, and nothing after it."""
+        trace = self.trace(end_s)
+        over = all(pod.gone_s is not None and pod.gone_s <= end_s for pod in trace.pods) and all(
+            not node.segments or node.segments[-1].end_s <= end_s for node in trace.nodes.values()
+        )
+        exact = self._played is not None and self._played[1] == end_s
+        return trace if over or exact else simulate(self._world, self.pods, end_s)
+
+    def selected(self, namespace: str, labels: str, trace: Trace) -> Iterator[PodTrace]:
+        """The pods whose own labels match; of all namespaces when it is empty."""
+        chosen = {
+            index
+            for life in self.all
+            if namespace in ("", life.namespace) and selects(labels, life.made.pod_labels)
+            for index in life.pods
+        }
+        return (pod for pod in trace.pods if pod.request.index in chosen)
+
+
+def status(pod: PodTrace, at_s: float) -> str | None:
+    """How CL2 would call the pod's state then; None when the API does not have it."""
+    if pod.created_s > at_s or (pod.gone_s is not None and pod.gone_s <= at_s):
+        return None
+    if pod.request.deleted_s <= at_s:
+        return TERMINATING
+    if pod.ready_s is not None and pod.ready_s <= at_s:
+        return READY
+    return UNSCHEDULED if pod.scheduled_s is None or pod.scheduled_s > at_s else PENDING
