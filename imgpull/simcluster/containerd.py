@@ -189,7 +189,7 @@ class Runtime:
         elapsed_s = now_s - self._noted_s
         if elapsed_s > 0.0:
             if received > self._noted_bytes or self._noted_emptying or self._noted_cores:
-                rate = (received - self._noted_bytes) / elapsed_s
+                rate = max(0.0, received - self._noted_bytes) / elapsed_s
                 cores = self._noted_cores + rate / self.play.world.rates.hash_bytes_s
                 write = rate + self._noted_emptying
                 self.segments.append(Segment(self._noted_s, now_s, rate, write, cores))

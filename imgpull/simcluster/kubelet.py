@@ -115,7 +115,8 @@ class Kubelet:
         seen_s = max(now_s, self.down_until_s)
         running = pod.started_s is not None and pod.started_s <= now_s
         # The process ignores TERM: it is killed when its grace is over.
-        pod.stopped_s = gone_s = seen_s + (request.grace_s if running else 0.0)
+        gone_s = seen_s + (request.grace_s if running else 0.0)
+        pod.stopped_s = gone_s
         if pod.network_setup_s is not None and pod.sandbox_s is not None and pod.sandbox_s <= now_s:
             factor = self._play.jitter("cni del", request.index)
             pod.network_teardown_s = rates.network_teardown_s * factor

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from imgpull import cl2, units
+from imgpull import cl2
 from imgpull.cl2 import wording
 from imgpull.errors import RenderError
 from imgpull.simcluster import PodTrace, promql
 
 # Virtual time begins here in every trial, so that equal trials leave equal bytes.
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-# A query that fails is tried again each 30 s (perf-tests 4b34154 pkg/measurement/util/prometheus.go).
+# A query that fails is tried again for so long (perf-tests 4b34154 measurement/util/prometheus.go).
 _QUERY_TIMEOUT_S = 900.0
 # Of a step's beginnings a sum of floats: whole seconds must not become one less.
 _ROUNDING_S = 1e-6
@@ -95,7 +95,8 @@ def queries(
             samples = [sample for sample in found if not math.isnan(sample.value)]
             violations += _answer(query, asked, samples, rows)
     except RenderError as error:
-        text = wording.query_error(str(error.__cause__ or error.message), parsed=whole_s > 0)
+        parsed = not isinstance(error.__cause__, ValueError)
+        text = wording.query_error(str(error.__cause__ or error.message), parsed=parsed)
         return Gathered(_QUERY_TIMEOUT_S, text)
     values = (value for data in rows.values() for value in data.values())
     if infinite := next((value for value in values if math.isinf(value)), None):

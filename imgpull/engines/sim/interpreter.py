@@ -116,8 +116,7 @@ class Interpreter:
             case "WaitForRunningPods":
                 return waits.running_pods(call, self.clock_s, self._lives)
             case "WaitForNodes":
-                trace = self._lives.trace(self.clock_s)
-                return waits.ready_nodes(call, self.clock_s, self._world, trace)
+                return waits.ready_nodes(call, self.clock_s, self._world, self._lives)
         key = call.method, call.identifier
         if call.action == "start":
             self._started[key] = self.clock_s, call

@@ -26,6 +26,7 @@ class Life:
     """A Deployment from its creation to its deletion; a later one of its name is another."""
 
     key: str  # namespace/name
+    owner: str  # the same, told apart from earlier lives
     namespace: str
     made: Deployment
     wanted: int  # pods
@@ -44,6 +45,7 @@ class Lives:
         self._world = world
         self._luck = Luck(world.seed, world.trial)
         self._alive: dict[str, Life] = {}
+        self._lived: Counter[str] = Counter()
         self._played: tuple[int, float, Trace] | None = None
 
     def apply(self, change: Change, at_s: float) -> None:
@@ -64,7 +66,10 @@ class Lives:
                 life.wanted, life.changed_s = wanted, seen_s
         elif life is None:  # or it is there already, which CL2 tolerates
             wanted = 1 if made.replicas is None else made.replicas
-            life = Life(change.key, change.namespace, made, wanted, seen_s)
+            self._lived[change.key] += 1
+            nth = self._lived[change.key]
+            owner = change.key if nth == 1 else f"{change.key}#{nth}"
+            life = Life(change.key, owner, change.namespace, made, wanted, seen_s)
             self.all.append(life)
             self._alive[change.key] = life
             self._add(life, wanted, at_s)
@@ -78,16 +83,15 @@ class Lives:
             self._add(life, wanted - len(alive), at_s)
 
     def _add(self, life: Life, count: int, at_s: float) -> None:
-        lives = sum(other.key == life.key for other in self.all)
+        made, name = life.made, life.key.removeprefix(f"{life.namespace}/")
         for index in range(len(self.pods), len(self.pods) + count):
-            made, name = life.made, life.key.removeprefix(f"{life.namespace}/")
             life.pods.append(index)
             self.pods.append(
                 PodRequest(
                     index=index,
                     namespace=life.namespace,
                     name=files.pod_name(name, index, self._world),
-                    owner=life.key if lives == 1 else f"{life.key}#{lives}",
+                    owner=life.owner,
                     owner_created_s=at_s,
                     image=made.image,
                     pull_policy=made.pull_policy,

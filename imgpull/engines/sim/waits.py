@@ -15,7 +15,7 @@ from imgpull.cl2 import wording
 from imgpull.engines.sim.deployments import selects
 from imgpull.engines.sim.gathered import Gathered, stamp
 from imgpull.engines.sim.lives import READY, Life, Lives, status
-from imgpull.simcluster import PodTrace, Trace, World
+from imgpull.simcluster import PodTrace, World
 
 _CONTROLLED_POLL_S = 5.0
 
@@ -75,16 +75,17 @@ def running_pods(call: cl2.MeasurementCall, now_s: float, lives: Lives) -> Gathe
     return Gathered(timeout_s, wording.critical(text) if fatal else text, fatal=fatal)
 
 
-def ready_nodes(call: cl2.MeasurementCall, now_s: float, world: World, trace: Trace) -> Gathered:
+def ready_nodes(call: cl2.MeasurementCall, now_s: float, world: World, lives: Lives) -> Gathered:
     """WaitForNodes, from `now_s` on; a lost node is Ready until its leases have run out."""
+    timeout_s = call.seconds("timeout", "30m")
+    nodes = lives.trace(now_s).nodes  # they know what will befall them
     # kube-controller-manager --node-monitor-grace-period: 40 s, from 1.32 on 50 s.
     grace_s = 50.0 if exporters.version_tuple(world.kubelet.version) >= (1, 32) else 40.0
 
     def ready(at_s: float) -> int:
-        return sum(at_s < trace.nodes[name].lost_s + grace_s for name in world.node_names)
+        return sum(at_s < nodes[name].lost_s + grace_s for name in world.node_names)
 
     low, high = call.count("minDesiredNodeCount"), call.count("maxDesiredNodeCount")
-    timeout_s = call.seconds("timeout", "30m")
     waited = _poll(
         lambda at_s: low <= ready(at_s) <= high,
         now_s,
