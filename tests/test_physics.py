@@ -468,7 +468,7 @@ def test_the_eleventh_pull_at_once_is_rejected_and_tried_again() -> None:
     large = simulate(world(layers=(Layer("a", 900 * MB, 900 * MB),)), pods(*[0.0] * 15))
     for pod in large.pods[10:]:
         assert failures(pod) == [(asked_s(pod), "pull QPS exceeded")]
-        assert began_s(pod) == pytest.approx(asked_s(pod) + 10)
+        assert asked_s(pod) + 10 <= (began_s(pod) or 0) <= asked_s(pod) + 15
         assert pod.pulled_s == pytest.approx(large.pods[0].pulled_s, abs=0.1)
     assert not any(failures(pod) for pod in large.pods[:10])
     # the small image was there before the back-off was over
@@ -487,7 +487,11 @@ def test_back_off_doubles_up_to_five_minutes() -> None:
     _, pod = simulate(slow, pods(0.0, 0.0), until_s=2000.0).pods
     failed_s = [when_s for when_s, _ in failures(pod)]
     gaps_s = [after - before for before, after in pairwise(failed_s)]
-    assert gaps_s == pytest.approx([10, 20, 40, 80, 160, 300, 300, 300, 300, 300])
+    least_s = [10, 20, 40, 80, 160, 300, 300, 300, 300]
+    assert len(gaps_s) >= len(least_s)
+    # up to one more sync, which comes 10 to 15 s after the one before
+    for gap_s, back_off_s in zip(gaps_s, least_s, strict=False):
+        assert back_off_s <= gap_s <= back_off_s + 15
 
 
 def test_an_image_that_the_registry_has_not_is_not_found_again_and_again() -> None:

@@ -15,9 +15,6 @@ from imgpull.config import job as jobs
 from imgpull.config.job import Job
 from imgpull.render import Bundle
 
-# Managed disks burst: Ddsv5 VMs from 145 to 1200 MB/s uncached (Azure docs, Ddsv5-series).
-_BURST = 10
-
 # Told the step that an engine is at, for the progress line.
 Say = Callable[[str], None]
 
@@ -114,7 +111,7 @@ def subject_of(job: Job, **measured: Any) -> Subject:
         image_digest=job.image.digest,
         layers=tuple((x.compressed_bytes, x.unpacked_bytes) for x in job.image.layers),
         nic_mbit_s=node.nic_mbit_s,
-        disk_ceiling_mb_s=node.disk_write_mb_s * (1 if "ephemeral" in node.os_disk else _BURST),
+        disk_ceiling_mb_s=node.disk_burst_mb_s or node.disk_write_mb_s,
         wait_timeout_s=job.wait_timeout_s,
         fingerprint={
             "engine": job.engine.kind,

@@ -17,7 +17,10 @@ from imgpull.simcluster.model import Attempt, PodTrace
 if TYPE_CHECKING:
     from imgpull.simcluster.physics import Play
 
-BACK_OFF_S, BACK_OFF_LIMIT_S = 10.0, 300.0  # kubernetes 1.36 pkg/kubelet/kubelet.go
+# kubernetes 1.36 pkg/kubelet/kubelet.go: a failed pull may be tried again after its back-off, by the
+# first sync from then on; pod_workers.go: syncs after an error are 10 s and up to half more apart.
+BACK_OFF_S, BACK_OFF_LIMIT_S = 10.0, 300.0
+SYNC_S, SYNC_LATE = 10.0, 0.5
 
 
 class Kubelet:
@@ -89,9 +92,12 @@ class Kubelet:
             return
         failed = sum(1 for attempt in pod.attempts if attempt.error)
         back_off_s = min(BACK_OFF_S * 2.0 ** min(failed - 1, 10), BACK_OFF_LIMIT_S)
-        # Never sooner: the sync that tries again can only come late.
-        late = max(1.0, self._play.jitter(f"retry {failed}", pod.request.index))
-        self._play.at(now_s + back_off_s * late, self.want_image, pod)
+        sync_s, syncs = 0.0, 0
+        while sync_s < back_off_s:
+            late = self._play.luck.share(f"sync {failed}/{syncs}", pod.request.index)
+            sync_s += SYNC_S * (1.0 + SYNC_LATE * late)
+            syncs += 1
+        self._play.at(now_s + sync_s, self.want_image, pod)
 
     def _start(self, now_s: float, pod: PodTrace) -> None:
         if pod.request.deleted_s <= now_s:

@@ -47,7 +47,12 @@ _NO_PARAM = frozenset(
     }
 )  # fmt: skip
 # Mappings of many keys that hardly ever differ: one param each.
-_FOLDED = frozenset({"engine.rates", "cluster.node_selector", "cluster.prometheus_node_selector"})
+_FOLDED = frozenset(
+    {
+        "engine.rates", "engine.faults", "engine.held", "engine.images", "cluster.node_selector",
+        "cluster.prometheus_node_selector",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
