@@ -12,8 +12,10 @@ import math
 class Disk:
     """Rates hold until the next call of `offer`, which must come by `next_change_s`."""
 
-    __slots__ = ("_at_s", "_base_bytes_s", "_burst_s", "_dirty_bytes", "_limit_bytes", "_offered",
-                 "_write_bytes_s")  # fmt: skip
+    __slots__ = (
+        "_at_s", "_base_bytes_s", "_burst_s", "_dirty_bytes", "_limit_bytes", "_offered",
+        "_write_bytes_s", "emptying_bytes_s", "left_bytes_s", "slowed",
+    )  # fmt: skip
 
     def __init__(
         self, base_bytes_s: float, burst_bytes_s: float | None, burst_s: float, limit_bytes: float
@@ -25,6 +27,9 @@ class Disk:
         self._dirty_bytes = 0.0
         self._offered = 0.0  # bytes/s that unpacking would write if nothing held it
         self._at_s = 0.0
+        self.slowed = 1.0  # the share of its speed that unpacking keeps
+        self.emptying_bytes_s = 0.0  # what the disk writes of unpacked files
+        self.left_bytes_s = self._write_bytes_s  # for blobs
 
     def offer(self, now_s: float, bytes_s: float, *, pulling: bool) -> None:
         """Unpacking would write so much from now on; `pulling`: an image was, until now."""
@@ -43,27 +48,13 @@ class Disk:
             if self._burst_s <= 1e-9:
                 self._burst_s, self._write_bytes_s = 0.0, self._base_bytes_s
         self._offered = bytes_s
-
-    @property
-    def _full(self) -> bool:
-        return self._offered > self._write_bytes_s and self._dirty_bytes >= self._limit_bytes
-
-    @property
-    def slowed(self) -> float:
-        """The share of its speed that unpacking keeps."""
-        return self._write_bytes_s / self._offered if self._full else 1.0
-
-    @property
-    def emptying_bytes_s(self) -> float:
-        """What the disk writes of unpacked files."""
-        if self._dirty_bytes > 0.0:
-            return self._write_bytes_s
-        return min(self._offered, self._write_bytes_s)
-
-    @property
-    def left_bytes_s(self) -> float:
-        """What is left for blobs."""
-        return self._write_bytes_s - self.emptying_bytes_s
+        full = bytes_s > self._write_bytes_s and self._dirty_bytes >= self._limit_bytes
+        self.slowed = self._write_bytes_s / bytes_s if full else 1.0
+        emptying = self._dirty_bytes > 0.0
+        self.emptying_bytes_s = self._write_bytes_s
+        if not emptying and bytes_s < self._write_bytes_s:
+            self.emptying_bytes_s = bytes_s
+        self.left_bytes_s = self._write_bytes_s - self.emptying_bytes_s
 
     def next_change_s(self, *, pulling: bool) -> float:
         """When these rates end by themselves."""

@@ -1,4 +1,4 @@
-"""What the programs on a node count, pod by pod: moments and values of each metric.
+"""What the programs on a node count: pod by pod for most metrics, as totals for its meters.
 
 Hides the meaning of every series: what its clock starts and ends with, and which calls it counts.
 Keys are those of `exporters.families`; kubelet's sources are kubernetes 1.36 pkg/kubelet, those of
@@ -6,11 +6,15 @@ containerd 2.3 internal/cri/server.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
+
 from imgpull import exporters
-from imgpull.simcluster.model import Attempt, PodTrace, World
+from imgpull.simcluster.model import Attempt, PodTrace, Segment, World
+from imgpull.simcluster.promfunctions import Floats
 
 _TICK_S = 1e-9  # the shortest time that containerd's clock tells
 _RUNC = (("runtime", "io.containerd.runc.v2"),)
@@ -196,3 +200,24 @@ OBSERVERS: Mapping[str, Observe] = {
     "idle throughput": _nothing,
     "idle sandbox network": _nothing,
 }
+
+
+class Meter:
+    """Running totals of a node's rates: what it received, wrote and spent until a moment."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        table = np.fromiter(chain.from_iterable(segments), np.float64).reshape(-1, 5)
+        ends = (table[:, 2:] * (table[:, 1:2] - table[:, :1])).cumsum(axis=0)
+        begins = np.concatenate([np.zeros((1, 3)), ends[:-1]])[: len(ends)]
+        self._at_s = table[:, :2].ravel()
+        self._totals = np.stack([begins, ends], axis=1).reshape(-1, 3)
+
+    def until(self, at_s: Floats, rate: str, *, since_s: float = math.inf) -> Floats:
+        """The total of a `Segment`'s rate at ascending times; from `since_s` on since then."""
+        if not len(self._at_s):
+            return np.zeros(len(at_s))
+        totals = self._totals[:, Segment._fields.index(rate) - 2]
+        # Rounding must not let a counter fall: that would be a reset.
+        found = np.maximum.accumulate(np.interp(at_s, self._at_s, totals))
+        before = np.interp(since_s, self._at_s, totals)
+        return np.where(at_s >= since_s, np.maximum(found - before, 0.0), found)

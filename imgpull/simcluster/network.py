@@ -23,8 +23,8 @@ class _Flow:
     """One node's streams: each gets the same rate."""
 
     __slots__ = (
-        "at_s", "fill", "goals", "got", "limit", "node_cap", "plan", "pool", "received", "scarce",
-        "stream_cap", "weight",
+        "at_s", "changed", "fill", "goals", "got", "limit", "node_cap", "plan", "planned", "pool",
+        "received", "scarce", "stream_cap", "weight",
     )  # fmt: skip
 
     def __init__(self, pool: "_Pool") -> None:
@@ -37,6 +37,7 @@ class _Flow:
         self.got = self.received = 0.0  # bytes a stream got, bytes of all: at `at_s` and `fill`
         self.at_s = self.fill = 0.0
         self.plan = 0  # counts changes: what was planned before one is void
+        self.planned = self.changed = False  # takes part in sharing, waits to be put back
 
 
 class _Pool:
@@ -84,7 +85,8 @@ class Downloads:
         self._flows = [_Flow(self._pools[index % zones]) for index in range(nodes)]
         self._ends: list[tuple[float, int, int, _Flow]] = []  # of nodes that are not scarce
         self._opened = 0  # numbers that break ties in the order of events
-        self._dirty = False  # somebody's limit changed since levels were found
+        self._changed: list[_Flow] = []  # out of the sharing until levels are found
+        self._dirty = False  # something changed since levels were found
 
     def egress(self, bytes_s: float, now_s: float) -> None:
         """The registry gives this much from now on."""
@@ -99,7 +101,7 @@ class Downloads:
             return
         flow.stream_cap, flow.node_cap = stream_bytes_s, node_bytes_s
         if flow.weight:
-            self._replan(flow, now_s)
+            self._change(flow, now_s)
 
     def open(
         self,
@@ -112,29 +114,26 @@ class Downloads:
     ) -> None:
         """Start one more stream to this node, of `weight` connections; `arrival` at its end."""
         flow = self._flows[node]
-        self._settle(flow, now_s)
+        self._change(flow, now_s, weight)
         self._opened += 1
         goal = flow.got + size_bytes / weight
         heappush(flow.goals, (goal, self._opened, weight, size_bytes, arrival, owner))
-        self._replan(flow, now_s, weight)
 
     def close(self, flow: _Flow, now_s: float) -> Arrival:
         """End the flow's next stream, which is due, and hand back what is to happen now."""
-        self._settle(flow, now_s)
         goal, _, weight, _, arrival, _ = heappop(flow.goals)
+        self._change(flow, now_s, -weight)
         # Rounding of the clock must neither lose nor make a byte.
         flow.received += (goal - flow.got) * weight
-        self._replan(flow, now_s, -weight)
         return arrival
 
     def drop(self, node: int, owner: object, now_s: float) -> float:
         """Cut the owner's streams to this node; returns the bytes that had come through them."""
         flow = self._flows[node]
-        self._settle(flow, now_s)
         cut = [goal for goal in flow.goals if goal[5] is owner]
         flow.goals = [goal for goal in flow.goals if goal[5] is not owner]
         heapify(flow.goals)
-        self._replan(flow, now_s, -sum(weight for _, _, weight, *_ in cut))
+        self._change(flow, now_s, -sum(weight for _, _, weight, *_ in cut))
         return sum(size - (goal - flow.got) * weight for goal, _, weight, size, _, _ in cut)
 
     def received_bytes(self, node: int, now_s: float) -> float:
@@ -184,21 +183,30 @@ class Downloads:
             flow.got += grown
             flow.received += grown * flow.weight
 
-    def _replan(self, flow: _Flow, now_s: float, more: float = 0.0) -> None:
-        """The flow's weight or caps changed: take it out and put it back as it now is."""
+    def _change(self, flow: _Flow, now_s: float, more: float = 0.0) -> None:
+        """The flow's weight or caps change: out it goes until levels are found anew."""
         self._settle(flow, now_s)
-        pool = flow.pool
-        pool.advance(now_s)
-        if flow.weight:
+        if flow.planned:
             self._take_out(flow)
-        flow.weight += more
-        if flow.weight <= 0.0 or not flow.goals:
-            flow.weight, flow.limit, flow.scarce = 0.0, 0.0, False
+            flow.planned, flow.scarce, flow.limit = False, False, 0.0
             flow.plan += 1
-        else:
-            flow.limit = min(flow.stream_cap, flow.node_cap / flow.weight)
-            self._put_in(flow, flow.limit > pool.level)
+        flow.weight += more
+        if not flow.changed:
+            flow.changed = True
+            self._changed.append(flow)
         self._dirty = True
+
+    def _replan(self) -> None:
+        """Put back what was changed, as it now is."""
+        for flow in self._changed:
+            flow.changed = False
+            if not flow.goals:
+                flow.weight = 0.0
+                continue
+            flow.planned = True
+            flow.limit = min(flow.stream_cap, flow.node_cap / flow.weight)
+            self._put_in(flow, flow.limit > flow.pool.level)
+        self._changed.clear()
 
     def _take_out(self, flow: _Flow) -> None:
         pool = flow.pool
@@ -237,6 +245,7 @@ class Downloads:
         self._dirty = False
         for pool in self._pools:
             pool.advance(now_s)
+        self._replan()
         moved = True
         while moved:
             moved = self._bind_zones() if len(self._pools) > 1 else False

@@ -1,19 +1,24 @@
 """The files that a simulated trial leaves besides CL2's report: events, pods and series.
 
-Hides how Kubernetes shapes an Event and stamps it (whole seconds). Every event names its component
-`kubelet-simulated`, so that no simulated pull can pass for a seen one.
+Hides how Kubernetes words, counts, drops and stamps events (in whole seconds). Every event names
+its component `kubelet-simulated`, so that no simulated pull can pass for a seen one.
 """
 
 import csv
 import json
+import math
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from imgpull import exporters, pulls
-from imgpull.simcluster import PodTrace, Segment, Trace, World
+from imgpull.simcluster import PodTrace, Trace, World
+from imgpull.simcluster.delays import Luck, TokenBucket
+from imgpull.simcluster.exposed import Meter
 
 POD_COLUMNS = (
     "namespace", "pod", "node", "created", "scheduled", "sandbox", "pulling", "pulled", "started",
@@ -26,6 +31,12 @@ _POINTS_A_NODE = 200
 
 # Names as Kubernetes makes them: no vowels, no look-alikes (apimachinery pkg/util/rand).
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+CONTAINER = "image"  # in our templates
+
+# client-go tools/record/events_cache.go: events of one source about one object that may come at
+# once, and how slowly more may follow. Warnings have a budget of their own (kubernetes PR 124747 of
+# 2024; recorded from 1.36.2: 25 warnings and 10 others of one pod that could not be pulled).
+_SPAM_BURST, _SPAM_EVENTS_S = 25, 1 / 300
 
 
 def pod_name(deployment: str, index: int, world: World) -> str:
@@ -42,9 +53,9 @@ def write_pods(path: Path, trace: Trace) -> None:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(POD_COLUMNS)
         for pod in trace.pods:
+            pulling_s = pod.attempts[0].asked_s if pod.attempts else None
             times = (
-                pod.created_s, pod.scheduled_s, pod.sandbox_s,
-                pod.attempts[0].asked_s if pod.attempts else None, pod.pulled_s,
+                pod.created_s, pod.scheduled_s, pod.sandbox_s, pulling_s, pod.pulled_s,
                 pod.started_s, pod.ready_s,
             )  # fmt: skip
             out.writerow(
@@ -58,110 +69,181 @@ def _seconds(value: float | None) -> str:
 
 def write_series(path: Path, trace: Trace) -> None:
     """Mean receive and write rates and CPU since the node's row before; the first is idle."""
-    ends = [node.segments[-1].end_s for node in trace.nodes.values() if node.segments]
-    width_s = max(1.0, max(ends, default=0.0) / (_POINTS_A_NODE - 2))
+    segments = {name: node.segments for name, node in trace.nodes.items() if node.segments}
+    end_s = max((told[-1].end_s for told in segments.values()), default=0.0)
+    width_s = max(1.0, end_s / (_POINTS_A_NODE - 2))
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(SERIES_COLUMNS)
-        for node in sorted(trace.nodes):
-            sums: dict[int, list[float]] = {}
-            for segment in trace.nodes[node].segments:
-                for index, seconds in _bins(segment, width_s):
-                    row = sums.setdefault(index, [0.0, 0.0, 0.0])
-                    row[0] += segment.receive_bytes_s * seconds
-                    row[1] += segment.write_bytes_s * seconds
-                    row[2] += segment.cpu_cores * seconds
-            for index in range(min(sums) - 1, max(sums) + 1) if sums else ():
-                receive, write, cpu = (total / width_s for total in sums.get(index, (0, 0, 0)))
-                at_s = (index + 1) * width_s
-                out.writerow((f"{at_s:.3f}", node, f"{receive:.0f}", f"{write:.0f}", f"{cpu:.4f}"))
+        for name in sorted(segments):
+            told = segments[name]
+            first = math.floor(told[0].begin_s / width_s)
+            last = math.ceil(told[-1].end_s / width_s)
+            edges_s = np.arange(first - 1, last + 1, dtype=np.float64) * width_s
+            meter = Meter(told)
+            means = [
+                np.diff(meter.until(edges_s, rate)) / width_s
+                for rate in ("receive_bytes_s", "write_bytes_s", "cpu_cores")
+            ]
+            for at_s, receive, write, cpu in zip(edges_s[1:], *means, strict=True):
+                out.writerow((f"{at_s:.3f}", name, f"{receive:.0f}", f"{write:.0f}", f"{cpu:.4f}"))
 
 
-def _bins(segment: Segment, width_s: float) -> Iterator[tuple[int, float]]:
-    """(interval, seconds of the segment in it)."""
-    index = int(segment.begin_s // width_s)
-    begin_s = segment.begin_s
-    while begin_s < segment.end_s:
-        end_s = min(segment.end_s, (index + 1) * width_s)
-        yield index, end_s - begin_s
-        begin_s, index = end_s, index + 1
+class _Told(NamedTuple):
+    """Something that the scheduler or kubelet has to tell about a pod."""
+
+    at_s: float
+    reason: str
+    message: str
+
+    @property
+    def type(self) -> str:
+        return "Warning" if self.reason == "Failed" else "Normal"
 
 
 def write_events(path: Path, world: World, trace: Trace, epoch: datetime) -> None:
-    """A Kubernetes event a line, in the order of time, as a recorder would have seen them."""
-    version = exporters.version_tuple(world.kubelet.version)
-    rows = sorted(
-        (at_s, pod.request.index, order, reason, message, pod)
-        for pod in trace.pods
-        for order, (at_s, reason, message) in enumerate(
-            _told(pod, world.image_bytes(pod.request.image), version)
-        )
-    )  # fmt: skip
+    """A Kubernetes event a line, in the order of time, as a recorder would have seen them.
+
+    What is told again is the same event with a higher count, and another line: so a watch sees it.
+    """
+    luck = Luck(world.seed, world.trial)
+    restarted_s = {name: node.restarted_s for name, node in trace.nodes.items()}
+    rows: list[tuple[float, int, int, dict[str, Any]]] = []
+    for pod in trace.pods:
+        if pod.scheduled_s is not None:
+            rows.append((pod.scheduled_s, pod.request.index, -1, _scheduled(pod, epoch)))
+        sent = _sent(pod, world, epoch, restarted_s.get(pod.node or "", math.inf))
+        for order, at_s, event in sent:
+            if (
+                luck.share(f"event loss {order}", pod.request.index)
+                >= world.faults.event_loss_share
+            ):
+                rows.append((at_s, pod.request.index, order, event))
+    rows.sort(key=lambda row: row[:3])
     with path.open("w", encoding="utf-8") as file:
-        for at_s, _, order, reason, message, pod in rows:
-            event = _event(pod, order, epoch + timedelta(seconds=at_s), reason, message)
-            file.write(json.dumps(event) + "\n")
+        file.writelines(json.dumps(event) + "\n" for *_, event in rows)
 
 
-def _told(
-    pod: PodTrace, image_bytes: int, version: tuple[int, ...]
-) -> Iterator[tuple[float, str, str]]:
-    """(when, reason, message) of one pod's events, in kubelet's order."""
-    request = pod.request
-    if pod.scheduled_s is not None:
-        yield (
-            pod.scheduled_s,
-            "Scheduled",
-            f"Successfully assigned {request.namespace}/{request.name} to {pod.node}",
-        )
+def _told(pod: PodTrace, world: World) -> Iterator[_Told]:
+    """What kubelet has to tell, in its order."""
+    image, version = pod.request.image, exporters.version_tuple(world.kubelet.version)
     for attempt in pod.attempts:
-        yield attempt.asked_s, "Pulling", pulls.pulling_message(request.image)
-        if attempt.ended_s is None:
-            continue
-        if attempt.error:
-            # A kubelet 1.36 was seen to write all four within one second.
-            yield attempt.ended_s, "Failed", pulls.failed_message(request.image, attempt.error)
-            yield attempt.ended_s, "Failed", "Error: ErrImagePull"
-            yield attempt.ended_s, "BackOff", pulls.back_off_message(request.image)
-            yield attempt.ended_s, "Failed", "Error: ImagePullBackOff"
-        else:
-            pull_s = attempt.ended_s - (attempt.began_s or attempt.asked_s)
-            total_s = attempt.ended_s - attempt.asked_s
-            message = pulls.pulled_message(request.image, pull_s, total_s, image_bytes)
-            yield attempt.ended_s, "Pulled", message
+        yield _Told(attempt.asked_s, "Pulling", pulls.pulling_message(image))
+        ended_s = attempt.ended_s
+        if ended_s is not None and attempt.error:
+            # All in one second: recorded from 1.36.2.
+            yield _Told(ended_s, "Failed", pulls.failed_message(image, attempt.error))
+            yield _Told(ended_s, "Failed", "Error: ErrImagePull")
+            yield _Told(ended_s, "BackOff", pulls.back_off_message(image))
+            yield _Told(ended_s, "Failed", "Error: ImagePullBackOff")
+        elif ended_s is not None and attempt.began_s is not None:
+            message = pulls.pulled_message(
+                image,
+                ended_s - attempt.began_s,
+                ended_s - attempt.asked_s,
+                world.image_bytes(image),
+            )
+            yield _Told(ended_s, "Pulled", message)
     if pod.present_s is not None:
-        yield pod.present_s, "Pulled", pulls.present_message(request.image, version)
+        yield _Told(pod.present_s, "Pulled", pulls.present_message(image, version))
     if pod.container_s is not None:
-        yield pod.container_s, "Created", "Container created"
+        yield _Told(pod.container_s, "Created", _created_message(version))
     if pod.started_s is not None:
-        yield pod.started_s, "Started", "Container started"
+        yield _Told(pod.started_s, "Started", _started_message(version))
+        if pod.stopped_s is not None and pod.started_s <= pod.stopped_s - pod.request.grace_s:
+            killing_s = pod.stopped_s - pod.request.grace_s
+            yield _Told(killing_s, "Killing", f"Stopping container {CONTAINER}")
 
 
-def _event(pod: PodTrace, order: int, at: datetime, reason: str, message: str) -> dict[str, Any]:
-    request = pod.request
-    stamp = at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    involved = {
+def _created_message(version: tuple[int, ...]) -> str:
+    """Without the container's name from 1.35 on (kubernetes PR 134043); recorded from 1.36.2."""
+    if version >= (1, 35):
+        return "Container created"
+    # ASSUMPTION: the colon came with 1.32 (kuberuntime_container.go; the commit was not found).
+    return f"Created container{':' if version >= (1, 32) else ''} {CONTAINER}"
+
+
+def _started_message(version: tuple[int, ...]) -> str:
+    return "Container started" if version >= (1, 35) else f"Started container {CONTAINER}"
+
+
+def _sent(
+    pod: PodTrace, world: World, epoch: datetime, restarted_s: float
+) -> Iterator[tuple[int, float, dict[str, Any]]]:
+    """(order, when, event) of what kubelet's recorder sends; a restart forgets what was sent."""
+    budgets: dict[tuple[bool, str], TokenBucket] = {}
+    counts: dict[tuple[bool, str, str], int] = {}
+    firsts: dict[tuple[bool, str, str], dict[str, Any]] = {}
+    for order, told in enumerate(sorted(_told(pod, world), key=lambda told: told.at_s)):
+        life = told.at_s >= restarted_s
+        key = (life, told.reason, told.message)
+        event = firsts.setdefault(key, _event(pod, order, told, epoch))
+        # Counted before it is dropped: a later line tells of those that were.
+        counts[key] = counts.get(key, 0) + 1
+        budget = budgets.setdefault((life, told.type), TokenBucket(_SPAM_EVENTS_S, _SPAM_BURST))
+        if budget.try_take(told.at_s):
+            last = _stamp(epoch + timedelta(seconds=told.at_s))
+            yield order, told.at_s, {**event, "count": counts[key], "lastTimestamp": last}
+
+
+def _stamp(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _about(pod: PodTrace) -> dict[str, str]:
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "namespace": request.namespace,
-        "name": request.name,
-        "uid": f"simulated-{request.index}",
+        "namespace": pod.request.namespace,
+        "name": pod.request.name,
+        "uid": f"simulated-{pod.request.index}",
     }
-    component = "default-scheduler-simulated"
-    if reason != "Scheduled":
-        involved["fieldPath"] = "spec.containers{image}"
-        component = pulls.SIMULATED_COMPONENT
+
+
+def _named(pod: PodTrace, order: int, at: datetime) -> dict[str, str]:
+    """As client-go names an event: the object and the nanosecond, each event its own."""
+    nanoseconds = round(at.timestamp() * 1e6) * 1000 + order + 1
+    name = f"{pod.request.name}.{nanoseconds:x}"
+    return {"namespace": pod.request.namespace, "name": name, "creationTimestamp": _stamp(at)}
+
+
+def _event(pod: PodTrace, order: int, told: _Told, epoch: datetime) -> dict[str, Any]:
+    at = epoch + timedelta(seconds=told.at_s)
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "type": "Warning" if reason == "Failed" else "Normal",
-        "reason": reason,
-        "message": message,
+        "type": told.type,
+        "reason": told.reason,
+        "message": told.message,
         "count": 1,
-        "firstTimestamp": stamp,
-        "lastTimestamp": stamp,
-        "involvedObject": involved,
-        "metadata": {"namespace": request.namespace, "name": f"{request.name}.{order:x}"},
-        "reportingComponent": component,
-        "source": {"component": component, "host": pod.node or ""},
+        "eventTime": None,
+        "firstTimestamp": _stamp(at),
+        "lastTimestamp": _stamp(at),
+        "involvedObject": {**_about(pod), "fieldPath": f"spec.containers{{{CONTAINER}}}"},
+        "metadata": _named(pod, order, at),
+        "reportingComponent": pulls.SIMULATED_COMPONENT,
+        "reportingInstance": pod.node or "",
+        "source": {"component": pulls.SIMULATED_COMPONENT, "host": pod.node or ""},
+    }
+
+
+def _scheduled(pod: PodTrace, epoch: datetime) -> dict[str, Any]:
+    """The scheduler speaks the newer events API: microseconds, and no count."""
+    at = epoch + timedelta(seconds=pod.scheduled_s or 0.0)
+    request = pod.request
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "type": "Normal",
+        "reason": "Scheduled",
+        "action": "Binding",
+        "message": f"Successfully assigned {request.namespace}/{request.name} to {pod.node}",
+        "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "firstTimestamp": None,
+        "lastTimestamp": None,
+        "involvedObject": _about(pod),
+        "metadata": _named(pod, -1, at),
+        "reportingComponent": "default-scheduler-simulated",
+        "reportingInstance": "default-scheduler-simulated",
+        "source": {"component": "default-scheduler-simulated"},
     }
