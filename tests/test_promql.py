@@ -6,40 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from promql_queries import MEAN, QUERIES, growth
 
 from imgpull.errors import RenderError
-from imgpull.simcluster.promql import DictStore, Sample, Series, check, evaluate, metric_names
-
-MEASURED = '{node=~"aks-measured-.+"}'
-
-
-def growth(metric: str, by: str) -> str:
-    """What a counter grew by in 800 s, also where the series did not exist before."""
-    now = f"sum by ({by}) ({metric}{MEASURED})"
-    return f"({now} - (sum by ({by}) ({metric}{MEASURED} offset 800s) or 0 * {now}))"
-
-
-MEAN = f"{growth('M_sum', 'node')} / ({growth('M_count', 'node')} > 0)"
-TEMPLATE_QUERIES = [
-    f"histogram_quantile(0.99, {growth('M_bucket', 'node, le')})",
-    f"histogram_quantile(0.5, {growth('M_bucket', 'le')})",
-    MEAN,
-    f"quantile(0.5, {MEAN})",
-    f"quantile(0.99, {MEAN})",
-    f"max({MEAN})",
-    "sum(rate(a[60s])) / sum(rate(b[60s]))",
-    "sum(rate(a[5m])) / sum(rate(b[5m]))",
-    'sum(increase(a{zone="1"}[600s]))',
-    "sum(increase(a[600s])) by (zone)",
-    "histogram_quantile(0.9, sum by (node, le) (rate(M_bucket[10m])))",
-    "sum by (node) (M_sum) / sum by (node) (M_count)",
-    'sum(increase(absent_total{status="failure"}[600s])) or vector(0)',
-    "sum(a) or vector(0)",
-    'sum by (node) (rate(absent[5m])) or sum by (node) (rate(a{zone!="1"}[5m]))',
-    'sum(max_over_time(a[30m])) - sum(min_over_time(a{node!~"aks-default.*"}[30m]))',
-    "count(M_count > 0)",
-    "quantile by (zone) (0.9, rate(a[10m]))",
-]
+from imgpull.simcluster.promql import (
+    STALE,
+    DictStore,
+    Sample,
+    Series,
+    check,
+    evaluate,
+    metric_names,
+    name_patterns,
+)
 
 
 def counter(points: Mapping[float, float], **labels: str) -> Series:
@@ -183,18 +162,11 @@ def test_quantile_of_a_histogram(q: float, buckets: dict[str, float], expected: 
 
 
 def test_aggregations_keep_by_and_drop_without() -> None:
-    store = store_of(
-        a=[
-            counter({0.0: 1.0}, node="n1", zone="x"),
-            counter({0.0: 2.0}, node="n2", zone="x"),
-            counter({0.0: 6.0}, node="n3"),
-        ]
-    )
-    assert evaluate("sum by (zone) (a)", store, 0) == [Sample({}, 6.0), Sample({"zone": "x"}, 3.0)]
-    assert evaluate("avg without (node) (a)", store, 0) == [
-        Sample({}, 6.0),
-        Sample({"zone": "x"}, 1.5),
-    ]
+    in_zone = [counter({0.0: one}, node=f"n{one:.0f}", zone="x") for one in (1.0, 2.0)]
+    store = store_of(a=[*in_zone, counter({0.0: 6.0}, node="n3")])
+    no_zone = Sample({}, 6.0)
+    assert evaluate("sum by (zone) (a)", store, 0) == [no_zone, Sample({"zone": "x"}, 3.0)]
+    assert evaluate("avg without (node) (a)", store, 0) == [no_zone, Sample({"zone": "x"}, 1.5)]
     assert value("quantile(0.75, a)", store, 0) == 4.0
     assert value("count(a > 1)", store, 0) == 2
     assert value("sum(-a % 4)", store, 0) == -1 - 2 - 2
@@ -225,69 +197,144 @@ def test_ambiguous_matching_is_an_error_that_shows_the_query(query: str) -> None
     assert "group_left" in caught.value.hint
 
 
+def test_a_name_is_kept_where_values_are_and_dropped_where_they_change() -> None:
+    named, bare = [Sample({"__name__": "a"}, 60.0)], [Sample({}, 60.0)]
+    for query in ("a", "+a", "last_over_time(a[1m])", "a > 5", "topk(1, a)", "a or b"):
+        assert evaluate(query, STEADY, 60) == named
+    for query in ("-a * -1", "abs(a)", "max_over_time(a[1m])", "sum(a)", "a + 0", "a == on () a"):
+        assert evaluate(query, STEADY, 60) == bare
+
+
+def test_a_pattern_takes_several_metrics_until_their_names_are_dropped() -> None:
+    one = counter({0.0: 1.0, 30.0: 2.0}, node="n1")
+    store = store_of(a_sum=one, b_sum=one, c_sum=counter({0.0: 1.0, 30.0: 4.0}, node="n2"))
+    assert value('count({__name__=~"(a|b)_sum"})', store, 30) == 2
+    assert value('sum({__name__!~"a.*", node="n1"})', store, 30) == 2
+    assert value('sum(rate({__name__=~"(b|c)_sum"}[30s]))', store, 30) == pytest.approx(4 / 30)
+    with pytest.raises(RenderError, match="same labelset") as caught:
+        evaluate('rate({__name__=~"(a|b)_sum"}[30s])', store, 30)
+    assert "one name at a time" in caught.value.hint
+
+
+def test_a_stale_series_is_gone_at_once_and_its_marker_is_no_sample() -> None:
+    store = store_of(a=counter({0.0: 1.0, 30.0: STALE, 60.0: 5.0}))
+    assert value("a", store, 29) == 1
+    assert evaluate("a", store, 30) == evaluate("a", store, 59) == []
+    assert value("a", store, 60) == 5
+    assert value("count_over_time(a[1m])", store, 60) == 2
+    assert value("delta(a[1m])", store, 60) == 4
+    assert evaluate("last_over_time(a[10s])", store, 35) == []
+    assert value("absent(a)", store, 30) == 1
+
+
+def test_a_subquery_steps_at_multiples_of_its_resolution() -> None:
+    assert value("count_over_time(vector(1)[1m:10s])", STEADY, 65) == 6  # 10, 20, ... 60
+    assert value("count_over_time(vector(1)[1m:10s])", STEADY, 60) == 7  # both ends
+    assert value("sum_over_time(vector(time())[2m:])", STEADY, 130) == 60 + 120
+    assert evaluate("sum_over_time(vector(time())[50s:])", STEADY, 115) == []
+
+
+def test_topk_takes_the_first_by_labels_of_equals_and_nan_last() -> None:
+    values = {"n1": math.nan, "n2": 1.0, "n3": 7.0, "n4": 7.0}
+    store = store_of(a=[counter({0.0: one}, node=node) for node, one in values.items()])
+    for query, expected in (("topk(1, a)", ["n3"]), ("bottomk(2, a)", ["n2", "n3"]),
+                            ("topk(0, a)", []), ("topk(9, a)", [*values])):  # fmt: skip
+        assert [sample.labels["node"] for sample in evaluate(query, store, 0)] == expected
+
+
 # ------------------------------------------------------------------------------ what is refused
 
+# Where ^ stands, with what is named.
+REFUSED = [
+    ("sum(a) + count_values('x', a)", "         ^", "aggregation count_values"),
+    ("sum(stddev(a) by (node))", "    ^", "aggregation stddev"),
+    ("sum by (stddev) (a) + STDDEV by (x) (a)", "                      ^", "aggregation stddev"),
+    ('label_replace(a, "x", "$1", "node", ".*")', "^", "function label_replace"),
+    ("deriv + sum by (deriv) (a) * deriv(a[5m])", " " * 29 + "^", "function deriv"),
+    ('a{b="exp(c)"} + exp(c) + exp(d)', "                ^", "function exp"),
+    ("sum by (atan2) (a) atan2 b", "                   ^", "operator atan2"),
+    ("a{b='@'} + b @ 60", "             ^", "modifier @"),
+    ("rate(a[5m] @ end())", "           ^", "modifier @"),
+    ('{"a"}', " ^", 'name or argument in quotes "a"'),
+    ('sum by ("x") (a)', "        ^", 'name or argument in quotes "x"'),
+    ('a{or="1" or zone="2"}', "         ^", "'or' between matchers"),
+    ("a + fill(0) b", "    ^", "modifier fill"),
+    ('a{b=~"x"} + a{node=~"[[:alpha:]]+"}', "                    ^", "expression '[[:alpha:]]+'"),
+    ("a{node!~`x*+`}", "        ^", "regular expression 'x*+'"),
+    ("rate(a[300])", "       ^", "duration without a unit '300'"),
+    ("max_over_time(a[5m:30])", "                   ^", "duration without a unit '30'"),
+    ("a offset -5", "          ^", "duration without a unit '5'"),
+    ("a + 5m", "    ^", "duration as a number '5m'"),
+    ("1 + 2", "^", "scalar as the result"),
+    ("  -(scalar(a))", "  ^", "scalar as the result"),
+    ("a[5m]", "^", "matrix as the result"),
+    ("max_over_time(a[1h:])[5m:]", "^", "matrix as the result"),
+    ('"a"', "^", "string as the result"),
+]
 
-@pytest.mark.parametrize(
-    ("query", "named"),
-    [
-        ("topk(2, a)", "aggregation topk"),
-        ('count_values("x", a)', "aggregation count_values"),
-        ("sum(stddev(a) by (node))", "aggregation stddev"),
-        ('label_replace(a, "x", "$1", "node", ".*")', "function label_replace"),
-        ("1 + predict_linear(a[5m], 60)", "function predict_linear"),
-        ("a atan2 b", "operator atan2"),
-        ("max_over_time(a[5m:1m])", "subquery"),
-        ("a @ 60", "modifier @"),
-        ("rate(a[5m] @ end())", "modifier @"),
-        ('{__name__=~"a|b"}', "selector by __name__"),
-        ('{"a"}', "selector by __name__"),
-        ('a{node="1" or zone="2"}', "'or' between matchers"),
-        ("a + fill(0) b", "modifier fill"),
-        ("sum by (__name__) (a)", "grouping by __name__"),
-        ("a + on (__name__) b", "grouping by __name__"),
-        ('a{node=~"[[:alpha:]]+"}', "regular expression '[[:alpha:]]+'"),
-        ("rate(a[300])", "duration without a unit '[300]'"),
-        ("a offset 5", "duration without a unit 'offset 5'"),
-        ("1 + 2", "scalar as the result"),
-        ("-(scalar(a))", "scalar as the result"),
-        ("a[5m]", "matrix as the result"),
-        ('"a"', "string as the result"),
-    ],
-)
-def test_what_is_not_supported_is_refused_by_name(query: str, named: str) -> None:
+
+@pytest.mark.parametrize(("query", "marked", "named"), REFUSED)
+def test_what_is_not_supported_is_refused_by_name_and_place(
+    query: str, marked: str, named: str
+) -> None:
     with pytest.raises(RenderError) as caught:
         check(query)
     assert caught.value.message.startswith("unsupported PromQL: ")
-    assert named in caught.value.message
-    assert caught.value.message.endswith(query)
+    assert f"{named}" in caught.value.message
+    assert caught.value.message.endswith(f" at column {len(marked)}: {query}")
     assert "histogram_quantile" in caught.value.hint
     with pytest.raises(RenderError):
         evaluate(query, STEADY, 60)
 
 
 @pytest.mark.parametrize(
-    "query", ["", "sum(rate(a[%v:]))", "rate(a)", "sum(a", "nofunc(a)", "1 == 2"]
+    ("query", "marked"),
+    [
+        ("", "^"),
+        ("sum(rate(a[%v:]))", "           ^"),
+        ("rate(a[5m]) + rate(b)", "              ^"),
+        ("sum(a", "     ^"),
+        ("sum(a))", "      ^"),
+        ("a + nofunc(a)", "    ^"),
+        ("1 == 2", "     ^"),
+        ("a ofset 5m", "  ^"),
+        ("sum(a) by (b) by (c)", "              ^"),
+        ("a * on (x) group_left / b", "                      ^"),
+        ("sum(a) - label_replace(a, 'x') * * b", "                                 ^"),
+        ("a{b=c}", "    ^"),
+    ],
 )
-def test_what_does_not_parse_is_an_error_with_the_query(query: str) -> None:
+def test_what_does_not_parse_is_an_error_with_the_place_in_the_query(
+    query: str, marked: str
+) -> None:
     with pytest.raises(RenderError, match="does not parse") as caught:
         check(query)
-    assert caught.value.message.endswith(query)
+    assert caught.value.message.endswith(f" at column {len(marked)}: {query}")
 
 
-@pytest.mark.parametrize("query", TEMPLATE_QUERIES)
-def test_queries_of_our_templates_are_supported(query: str) -> None:
+def test_a_place_in_a_query_of_several_lines_has_the_line() -> None:
+    with pytest.raises(RenderError, match="function exp at line 2, column 5: "):
+        check("a +  # exp(a)\n    exp(a)")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_queries_that_prometheus_was_asked_are_supported(query: str) -> None:
     check(query)
-
-
-def test_brackets_within_a_label_are_no_duration() -> None:
-    check('rate(a{node="[300]"}[5m])')
 
 
 def test_metric_names_are_found_wherever_they_stand() -> None:
     query = 'sum(rate(a_sum[5m])) / (topk(1, b offset 5m) or {__name__="c"}) > scalar(d{x="e"})'
     assert metric_names(query) == {"a_sum", "b", "c", "d"}
+    assert not name_patterns(query)
     assert metric_names("vector(1)") == set()
+
+
+def test_name_patterns_tell_which_names_a_selector_takes() -> None:
+    patterns = name_patterns('a + sum({__name__=~"x(_y)?_sum", node="1"}) + {node="2"}')
+    assert list(patterns) == ['{__name__=~"x(_y)?_sum",node="1"}', '{node="2"}']
+    takes, takes_all = patterns.values()
+    assert [takes(name) for name in ("x_sum", "x_y_sum", "xx_sum")] == [True, True, False]
+    assert takes_all("anything")
 
 
 def test_a_thousand_nodes_are_answered_each() -> None:

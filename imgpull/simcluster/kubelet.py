@@ -17,8 +17,8 @@ from imgpull.simcluster.model import Attempt, PodTrace
 if TYPE_CHECKING:
     from imgpull.simcluster.physics import Play
 
-# kubernetes 1.36 pkg/kubelet/kubelet.go: a failed pull may be tried again after its back-off, by the
-# first sync from then on; pod_workers.go: syncs after an error are 10 s and up to half more apart.
+# kubernetes 1.36 pkg/kubelet/kubelet.go: a failed pull may be tried again after its back-off, by
+# the first sync from then on; pod_workers.go: syncs after an error are 10 s and up to half apart.
 BACK_OFF_S, BACK_OFF_LIMIT_S = 10.0, 300.0
 SYNC_S, SYNC_LATE = 10.0, 0.5
 
@@ -139,8 +139,8 @@ class Kubelet:
         if until_s == math.inf:
             return
         for pod in self._pods:
-            waits = pod.present_s is None and pod.pulled_s is None and pod.sandbox_s is not None
-            if waits and pod.request.deleted_s > now_s:
+            done = pod.present_s is not None or pod.pulled_s is not None
+            if not done and pod.request.deleted_s > now_s and pod.sandbox_s is not None:
                 pod.sandbox_s = pod.sandbox_s if pod.sandbox_s <= now_s else until_s
                 again_s = self._play.world.rates.pod_sync_s
                 again_s *= self._play.jitter("sync again", pod.request.index)

@@ -4,6 +4,7 @@ Hides the formulas of Prometheus 2.40 (promql/functions.go, quantile.go, engine.
 that ClusterLoader2 deploys; `promql.py` decides which numbers they are applied to.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ def _extrapolated(window: Window, *, counter: bool, per_second: bool) -> Floats 
     average_s = sampled_s / intervals
     if counter:
         before, after = values[:, :-1], values[:, 1:]
-        growth = growth + np.where(after < before, before, 0.0).sum(axis=1)
+        resets = np.where(after < before, before, 0.0)
+        for at in np.flatnonzero(resets.any(axis=0)):  # one by one: rounds as Prometheus does
+            growth = growth + resets[:, at]
         # A counter that grew was never below zero: do not extrapolate past where it was zero.
         to_zero_s = np.where((growth > 0) & (first >= 0), sampled_s * (first / growth), np.inf)
         to_begin_s = np.minimum(to_begin_s, to_zero_s)
@@ -64,18 +67,30 @@ def _irate(window: Window) -> Floats | None:
     return rate
 
 
+def _row_sums(values: Floats) -> Floats:
+    """Sums that forget nothing small beside the great (Prometheus: Kahan's)."""
+    if not (np.abs(values) < 1e300).all():  # fsum raises where floats would be infinite or NaN
+        return np.asarray(values.sum(axis=1))
+    return np.array([math.fsum(row) for row in values.tolist()])
+
+
+def quantile_over_time(q: float, window: Window) -> Floats:
+    """Each series' own quantile, as the aggregation quantile() over its samples."""
+    return np.array([_quantile(q, row) for row in window.values])
+
+
 # fmax and fmin as Prometheus: NaN counts only where there is nothing else.
 RANGE_FUNCTIONS: Mapping[str, Callable[[Window], Floats | None]] = {
     "rate": partial(_extrapolated, counter=True, per_second=True),
     "increase": partial(_extrapolated, counter=True, per_second=False),
     "delta": partial(_extrapolated, counter=False, per_second=False),
     "irate": _irate,
-    "avg_over_time": lambda window: window.values.mean(axis=1),
+    "avg_over_time": lambda window: _row_sums(window.values) / len(window.times_ms),
     "count_over_time": lambda window: np.full(len(window.values), float(len(window.times_ms))),
     "last_over_time": lambda window: window.values[:, -1],
     "max_over_time": lambda window: np.fmax.reduce(window.values, axis=1),
     "min_over_time": lambda window: np.fmin.reduce(window.values, axis=1),
-    "sum_over_time": lambda window: window.values.sum(axis=1),
+    "sum_over_time": lambda window: _row_sums(window.values),
 }
 
 
@@ -86,11 +101,21 @@ def _clamp(pick: np.ufunc, extreme: float, values: Floats, limit: float) -> Floa
     return clamped
 
 
+def _round(values: Floats, to: float = 1.0) -> Floats:
+    """To the nearest multiple, halves upwards, by the inverse as Prometheus does."""
+    inverse = np.divide(1.0, to)
+    rounded: Floats = np.floor(values * inverse + 0.5) / inverse
+    return rounded
+
+
 # Functions of a vector's values, and then of scalars.
 VALUE_FUNCTIONS: Mapping[str, Callable[..., Floats]] = {
     "abs": np.abs,
+    "ceil": np.ceil,
     "clamp_max": partial(_clamp, np.minimum, -np.inf),
     "clamp_min": partial(_clamp, np.maximum, np.inf),
+    "floor": np.floor,
+    "round": _round,
 }
 
 ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {

@@ -1,14 +1,14 @@
 """PromQL instant queries over series in memory, answered as ClusterLoader2's Prometheus 2.40 would.
 
-Hides how a query is walked. What our templates use is evaluated exactly; anything else is refused
-by name before it runs, so that a rehearsal never answers a question it did not understand.
+Hides how a query is walked: each node is evaluated for all steps at once, of which an instant query
+has one and a subquery many. What is not supported is refused by name before it runs, so that a
+rehearsal never answers a question it did not understand.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import cache, partial
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import promql_parser as ast
@@ -16,83 +16,73 @@ import promql_parser as ast
 from imgpull.errors import RenderError
 from imgpull.simcluster.promfunctions import (
     AGGREGATIONS,
-    ARITHMETIC,
-    COMPARISONS,
     RANGE_FUNCTIONS,
     VALUE_FUNCTIONS,
-    Floats,
-    Integers,
-    Window,
     grouped_quantile,
+    quantile_over_time,
 )
-from imgpull.simcluster.promsyntax import accepted, check, compiled, metric_names
+from imgpull.simcluster.promseries import (
+    STALE,
+    DictStore,
+    Series,
+    Store,
+    in_range,
+    latest,
+    milliseconds,
+    over_windows,
+    series_of_steps,
+)
+from imgpull.simcluster.promsyntax import accepted, check, metric_names, name_patterns
 from imgpull.simcluster.promvectors import (
+    NAME,
+    AmbiguousError,
     Grouping,
     Labels,
-    NoMatchError,
     Operator,
     Vector,
     aggregate,
-    combine,
-    elementwise,
+    extremes,
+    nameless,
+    operate,
     quantiles_of_buckets,
 )
 
-__all__ = ["DictStore", "Sample", "Series", "Store", "check", "evaluate", "metric_names"]
+__all__ = [
+    "STALE",
+    "DictStore",
+    "Sample",
+    "Series",
+    "Store",
+    "check",
+    "evaluate",
+    "metric_names",
+    "name_patterns",
+]
 
-_LOOKBACK_MS = 300_000  # how old a sample an instant selector still takes
-
-
-@dataclass(frozen=True)
-class Series:
-    """One time series of a metric: labels without __name__, times ascending.
-
-    Series scraped together share one `times_s` array; selectors look each array up only once.
-    """
-
-    labels: Labels
-    times_s: Floats
-    values: Floats
-
-
-class Store(Protocol):
-    """Where series come from."""
-
-    def select(self, name: str) -> Sequence[Series]:
-        """Return all series of one metric; none if it is unknown."""
-
-
-@dataclass(frozen=True)
-class DictStore:
-    """A store of series that are at hand."""
-
-    series: Mapping[str, Sequence[Series]] = field(default_factory=dict)
-
-    def select(self, name: str) -> Sequence[Series]:
-        return self.series.get(name, ())
+# Of a subquery that names none: global.evaluation_interval, unless configured.
+_DEFAULT_RESOLUTION_MS = 60_000
 
 
 @dataclass(frozen=True)
 class Sample:
     """One element of a query's result; NaN is kept (0/0 is one)."""
 
-    labels: Labels
+    labels: Labels  # with __name__ where PromQL keeps it
     value: float
 
 
 def evaluate(query: str, store: Store, at_s: float) -> list[Sample]:
     """Answer an instant query at `at_s` seconds, sorted by labels.
 
-    Raises RenderError for what `check` refuses and for vectors that do not match one to one.
+    Raises RenderError for what `check` refuses and for series that a query cannot tell apart.
     """
-    tree = accepted(query)
+    tree, at_ms = accepted(query), round(at_s * 1000)
     try:
         with np.errstate(all="ignore"):  # 0/0 is NaN and 1/0 is +Inf in PromQL, not a mistake
-            result = _Evaluation(store, round(at_s * 1000)).vector(tree)
-    except NoMatchError as error:
+            (result,) = _Evaluation(store, [at_ms], end_ms=at_ms).vectors(tree)
+    except AmbiguousError as error:
         raise RenderError(
-            f"PromQL cannot be evaluated: {error}: {query}",
-            hint="Match on labels that tell the series apart: on(), ignoring() or group_left().",
+            f"PromQL cannot be evaluated: {error}: {query}", hint=error.hint
         ) from error
     samples = map(Sample, result.labels, result.values.tolist())
     return sorted(samples, key=lambda sample: sorted(sample.labels.items()))
@@ -100,121 +90,132 @@ def evaluate(query: str, store: Store, at_s: float) -> list[Sample]:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """One walk over a query's syntax tree, at one moment."""
+    """One walk over a query's syntax tree; every node has a value a step."""
 
     store: Store
-    at_ms: int
+    steps_ms: Sequence[int]  # ascending, at least one
+    end_ms: int  # not before the last step; subqueries within go on to here
 
-    def vector(self, node: Any) -> Vector:
-        value = self._value(node)
-        assert isinstance(value, Vector)  # the parser has checked types
-        return value
+    def vectors(self, node: Any) -> list[Vector]:
+        return [value for value in self._values(node) if isinstance(value, Vector)]
 
-    def scalar(self, node: Any) -> float:
-        value = self._value(node)
-        assert isinstance(value, float)
-        return value
+    def scalars(self, node: Any) -> list[float]:
+        return [value for value in self._values(node) if isinstance(value, float)]
 
-    def _value(self, node: Any) -> Vector | float:
+    def _values(self, node: Any) -> Sequence[Vector | float]:
         match node:
             case ast.NumberLiteral():
-                return float(node.val)
+                return [float(node.val)] * len(self.steps_ms)
             case ast.ParenExpr():
-                return self._value(node.expr)
+                return self._values(node.expr)
             case ast.UnaryExpr():  # minus: the parser drops plus
-                value = self._value(node.expr)
-                return -value if isinstance(value, float) else Vector(value.labels, -value.values)
+                return self._negated(self._values(node.expr))
             case ast.VectorSelector():
-                return self._latest(node)
+                return latest(self.store, node, self.steps_ms)
             case ast.AggregateExpr():
                 return self._aggregate(node)
             case ast.BinaryExpr():
-                return self._binary(node)
+                sides = zip(self._values(node.lhs), self._values(node.rhs), strict=True)
+                operator = _operator(node)
+                return [operate(operator, left, right) for left, right in sides]
             case ast.Call():
                 return self._call(node)
         raise AssertionError(f"{type(node).__name__} passed the check")
 
-    def _call(self, node: Any) -> Vector | float:
-        name, arguments = node.func.name, node.args
-        if name in RANGE_FUNCTIONS:
-            return self._over_range(arguments[0], RANGE_FUNCTIONS[name])
-        if name == "histogram_quantile":
-            return quantiles_of_buckets(self.scalar(arguments[0]), self.vector(arguments[1]))
-        if name == "vector":
-            return Vector([{}], np.array([self.scalar(arguments[0])]))
-        vector = self.vector(arguments[0])
-        if name == "scalar":
-            return float(vector.values[0]) if len(vector.values) == 1 else float("nan")
-        limits = [self.scalar(argument) for argument in arguments[1:]]
-        return Vector(vector.labels, VALUE_FUNCTIONS[name](vector.values, *limits))
+    def _negated(self, values: Sequence[Vector | float]) -> Sequence[Vector | float]:
+        vectors = [Vector(one.labels, -one.values) for one in values if isinstance(one, Vector)]
+        return nameless(vectors) or [-one for one in values if isinstance(one, float)]
 
-    def _aggregate(self, node: Any) -> Vector:
+    def _call(self, node: Any) -> Sequence[Vector | float]:
+        name, arguments = node.func.name, node.args
+        match name:
+            case "quantile_over_time":
+                quantiles = [partial(quantile_over_time, q) for q in self.scalars(arguments[0])]
+                return nameless(self._over_range(arguments[1], quantiles))
+            case "last_over_time":  # acts as offset does: keeps the name
+                functions = [RANGE_FUNCTIONS[name]] * len(self.steps_ms)
+                return self._over_range(arguments[0], functions, named=True)
+            case _ if name in RANGE_FUNCTIONS:
+                functions = [RANGE_FUNCTIONS[name]] * len(self.steps_ms)
+                return nameless(self._over_range(arguments[0], functions))
+            case "histogram_quantile":
+                pairs = zip(self.scalars(arguments[0]), self.vectors(arguments[1]), strict=True)
+                return [quantiles_of_buckets(q, vector) for q, vector in pairs]
+            case "absent":
+                there, labels = self.vectors(arguments[0]), _labels_of_absent(arguments[0])
+                return [
+                    Vector([] if v.labels else [labels], np.ones(0 if v.labels else 1))
+                    for v in there
+                ]
+            case "time":
+                return [step_ms / 1000 for step_ms in self.steps_ms]
+            case "vector":
+                return [Vector([{}], np.array([one])) for one in self.scalars(arguments[0])]
+            case "scalar":
+                return [
+                    float(one.values[0]) if len(one.values) == 1 else float("nan")
+                    for one in self.vectors(arguments[0])
+                ]
+        limits = [self.scalars(argument) for argument in arguments[1:]]
+        return [
+            nameless([Vector(vector.labels, VALUE_FUNCTIONS[name](vector.values, *per_step))])[0]
+            for vector, *per_step in zip(self.vectors(arguments[0]), *limits, strict=True)
+        ]
+
+    def _aggregate(self, node: Any) -> list[Vector]:
         clause, name = node.modifier, str(node.op)
         without = clause is not None and clause.type == ast.AggModifierType.Without
         grouping = Grouping(tuple(clause.labels) if clause else (), alone=not without)
+        vectors = self.vectors(node.expr)
+        if name in AGGREGATIONS:
+            return [aggregate(vector, grouping, AGGREGATIONS[name]) for vector in vectors]
+        pairs = zip(self.scalars(node.param), vectors, strict=True)
         if name == "quantile":
-            quantile = partial(grouped_quantile, self.scalar(node.param))
-            return aggregate(self.vector(node.expr), grouping, quantile)
-        return aggregate(self.vector(node.expr), grouping, AGGREGATIONS[name])
+            return [
+                aggregate(vector, grouping, partial(grouped_quantile, q)) for q, vector in pairs
+            ]
+        return [extremes(vector, grouping, k, largest=name == "topk") for k, vector in pairs]
 
-    def _binary(self, node: Any) -> Vector | float:
-        left, right, operator = self._value(node.lhs), self._value(node.rhs), _operator(node)
-        if isinstance(left, Vector):
-            if isinstance(right, Vector):
-                return combine(operator, left, right)
-            return elementwise(operator, left.values, right, left)
-        if isinstance(right, Vector):
-            return elementwise(operator, left, right.values, right)
-        return float({**COMPARISONS, **ARITHMETIC}[operator.symbol](left, right))
-
-    def _scraped_together(self, node: Any) -> Iterator[tuple[Integers, list[Series]]]:
-        """Series of a selector by the array of times that they share, with those times in ms."""
-        selected = self.store.select(node.name)
-        for matcher in node.matchers.matchers:
-            name, test = matcher.name, _test(matcher)
-            selected = [series for series in selected if test(series.labels.get(name, ""))]
-        together: dict[int, list[Series]] = {}
-        for series in selected:
-            together.setdefault(id(series.times_s), []).append(series)
-        for group in together.values():
-            yield np.rint(group[0].times_s * 1000).astype(np.int64), group
-
-    def _latest(self, node: Any) -> Vector:
-        """An instant selector: each series' last sample, unless it is older than the lookback."""
-        at_ms = self.at_ms - _milliseconds(node.offset)
-        labels: list[Labels] = []
-        values: list[float] = []
-        for times_ms, group in self._scraped_together(node):
-            last = int(times_ms.searchsorted(at_ms, side="right")) - 1
-            if last >= 0 and times_ms[last] >= at_ms - _LOOKBACK_MS:
-                labels += [series.labels for series in group]
-                values += [series.values[last] for series in group]
-        return Vector(labels, np.array(values, dtype=np.float64))
-
-    def _over_range(self, node: Any, function: Callable[[Window], Floats | None]) -> Vector:
-        """A function of a range selector: series without (enough) samples in it are left out."""
-        while isinstance(node, ast.ParenExpr):
-            node = node.expr
-        end_ms = self.at_ms - _milliseconds(node.vector_selector.offset)
-        begin_ms = end_ms - _milliseconds(node.range)
-        labels: list[Labels] = []
-        values = [np.empty(0)]
-        for times_ms, group in self._scraped_together(node.vector_selector):
-            # Prometheus 2 takes both ends; from 3.0 on the left one is left out.
-            begin = int(times_ms.searchsorted(begin_ms, side="left"))
-            end = int(times_ms.searchsorted(end_ms, side="right"))
-            if begin == end:
-                continue
-            rows = np.stack([series.values[begin:end] for series in group])
-            result = function(Window(begin_ms, end_ms, times_ms[begin:end], rows))
-            if result is not None:
-                labels += [series.labels for series in group]
-                values.append(result)
-        return Vector(labels, np.concatenate(values))
+    def _over_range(
+        self, node: Any, functions: Sequence[Any], *, named: bool = False
+    ) -> list[Vector]:
+        """A function a step of a range selector or a subquery."""
+        node = _unwrapped(node)
+        selector = node.vector_selector if isinstance(node, ast.MatrixSelector) else None
+        offset_ms = milliseconds((selector or node).offset)
+        range_ms = milliseconds(node.range)
+        windows_ms = [(at - offset_ms - range_ms, at - offset_ms) for at in self.steps_ms]
+        begin_ms, end_ms = windows_ms[0][0], windows_ms[-1][1]
+        if selector:
+            rows = in_range(self.store, selector, begin_ms, end_ms, named=named)
+            return over_windows(rows, windows_ms, functions)
+        # Steps are multiples of the resolution since 1970, wherever the window begins.
+        step_ms = milliseconds(node.step) or _DEFAULT_RESOLUTION_MS
+        inner_end_ms = self.end_ms - offset_ms
+        steps_ms = range(-(-begin_ms // step_ms) * step_ms, inner_end_ms + 1, step_ms)
+        within = replace(self, steps_ms=steps_ms, end_ms=inner_end_ms)
+        inner = within.vectors(node.expr) if steps_ms else []
+        return over_windows(series_of_steps(steps_ms, inner), windows_ms, functions)
 
 
-def _milliseconds(duration: timedelta | None) -> int:
-    return 0 if duration is None else duration // timedelta(milliseconds=1)
+def _unwrapped(node: Any) -> Any:
+    while isinstance(node, ast.ParenExpr):
+        node = node.expr
+    return node
+
+
+def _labels_of_absent(node: Any) -> Labels:
+    """What a selector says of the labels of its series; a label that it tests twice is unknown."""
+    node = _unwrapped(node)
+    if not isinstance(node, ast.VectorSelector):
+        return {}
+    matchers = [matcher for matcher in node.matchers.matchers if matcher.name != NAME]
+    names = [matcher.name for matcher in matchers]
+    return {
+        matcher.name: matcher.value
+        for matcher in matchers
+        if matcher.op == ast.MatchOp.Equal and matcher.value and names.count(matcher.name) == 1
+    }
 
 
 def _operator(node: Any) -> Operator:
@@ -232,21 +233,3 @@ def _operator(node: Any) -> Operator:
         grouped="left" if left else "right" if right else "",
         included=tuple(modifier.group_labels or ()),
     )
-
-
-def _test(matcher: Any) -> Callable[[str], bool]:
-    """Whether a label's value passes a matcher; an absent label is an empty one."""
-    wanted = matcher.value
-    if matcher.op == ast.MatchOp.Equal:
-        return lambda value: value == wanted
-    if matcher.op == ast.MatchOp.NotEqual:
-        return lambda value: value != wanted
-    pattern = compiled(wanted)
-    assert pattern is not None  # the check refused the others
-    wants_match = bool(matcher.op == ast.MatchOp.Re)
-
-    @cache  # a thousand nodes have twenty buckets each
-    def test(value: str) -> bool:
-        return bool(pattern.fullmatch(value)) == wants_match
-
-    return test

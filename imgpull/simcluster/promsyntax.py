@@ -5,13 +5,15 @@ functions than our evaluator. A query that passes here is answered as Prometheus
 """
 
 import re
-from collections.abc import Iterator
+from ast import literal_eval
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import promql_parser as ast
 
 from imgpull.errors import RenderError
+from imgpull.simcluster import promtokens
 from imgpull.simcluster.promfunctions import (
     AGGREGATIONS,
     ARITHMETIC,
@@ -19,61 +21,109 @@ from imgpull.simcluster.promfunctions import (
     RANGE_FUNCTIONS,
     VALUE_FUNCTIONS,
 )
-from imgpull.simcluster.promvectors import SET_OPERATORS
+from imgpull.simcluster.promvectors import NAME, SET_OPERATORS
 
-_FUNCTIONS = {*RANGE_FUNCTIONS, *VALUE_FUNCTIONS, "histogram_quantile", "scalar", "vector"}
-_AGGREGATIONS = {*AGGREGATIONS, "quantile"}
+_FUNCTIONS = {
+    *RANGE_FUNCTIONS,
+    *VALUE_FUNCTIONS,
+    *("absent", "histogram_quantile", "quantile_over_time", "scalar", "time", "vector"),
+}
+_AGGREGATIONS = {*AGGREGATIONS, "bottomk", "quantile", "topk"}
 _OPERATORS = {*ARITHMETIC, *COMPARISONS, *SET_OPERATORS}
 _SUPPORTED = (
     f"Use only functions {', '.join(sorted(_FUNCTIONS))}; "
     f"aggregations {', '.join(sorted(_AGGREGATIONS))}; operators {' '.join(sorted(_OPERATORS))}; "
-    "selectors of one named metric with offset."
+    "selectors with offset; subqueries."
 )
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"' r"|'(?:\\.|[^'\\])*'|`[^`]*`")
-# The parser takes durations without a unit, as Prometheus 3 does; Prometheus 2 does not.
-_UNITLESS = re.compile(r"\[\s*[\d.]+\s*[\]:]|\boffset\s+-?[\d.]+(?![\w.])")
+_FILLS = ("fill", "fill_left", "fill_right")
 
 
 def check(query: str) -> None:
-    """Raise RenderError unless `evaluate` can answer this query."""
+    """Raise RenderError, with the place in the query, unless `evaluate` can answer it."""
     accepted(query)
 
 
 def metric_names(query: str) -> set[str]:
-    """Names of the metrics that a query selects, supported or not; raises RenderError if it does
-    not parse. A selector by pattern, {__name__=~"..."}, names none.
+    """Names of the metrics that a query selects literally, supported or not; raises RenderError if
+    it does not parse.
     """
-    names: set[str] = set()
-    for node in _nodes(parsed(query)):
-        if isinstance(node, ast.VectorSelector):
-            names.update([node.name] if node.name else [])
-            names.update(
-                matcher.value
-                for matcher in node.matchers.matchers
-                if matcher.name == "__name__" and matcher.op == ast.MatchOp.Equal
-            )
-    return names
+    return {name for node in _selectors(query) if (name := literal_name(node))}
 
 
-def parsed(query: str) -> Any:
-    """Syntax tree of a query, of the classes of promql_parser; raises RenderError."""
-    try:
-        return ast.parse(query)
-    except ValueError as error:
-        raise RenderError(
-            f"PromQL does not parse: {error}: {query}",
-            hint="Correct the query in templates/; CL2's %v is put in before a query is parsed.",
-        ) from error
+def name_patterns(query: str) -> Mapping[str, Callable[[str], bool]]:
+    """Selectors that name no metric, such as {__name__=~"a|b"}: as written, and the test of whether
+    they take metrics of a name.
+    """
+    return {
+        node.prettify(): name_test(node) for node in _selectors(query) if not literal_name(node)
+    }
+
+
+def literal_name(selector: Any) -> str | None:
+    """The only metric that a selector can take."""
+    if selector.name:
+        return str(selector.name)
+    return next(
+        (
+            matcher.value
+            for matcher in selector.matchers.matchers
+            if matcher.name == NAME and matcher.op == ast.MatchOp.Equal
+        ),
+        None,
+    )
+
+
+def name_test(selector: Any) -> Callable[[str], bool]:
+    """Whether a selector takes metrics of a name."""
+    tests = [matcher_test(one) for one in selector.matchers.matchers if one.name == NAME]
+    return lambda name: all(test(name) for test in tests)
+
+
+def matcher_test(matcher: Any) -> Callable[[str], bool]:
+    """Whether a label's value passes a matcher; an absent label is an empty one."""
+    wanted = matcher.value
+    if matcher.op == ast.MatchOp.Equal:
+        return lambda value: bool(value == wanted)
+    if matcher.op == ast.MatchOp.NotEqual:
+        return lambda value: bool(value != wanted)
+    pattern = _compiled(wanted)
+    if pattern is None:
+        raise RenderError(f"unsupported PromQL: regular expression {wanted!r}", hint=_SUPPORTED)
+    wants_match = bool(matcher.op == ast.MatchOp.Re)
+    # A thousand nodes have twenty buckets each.
+    return lru_cache(None)(lambda value: bool(pattern.fullmatch(value)) == wants_match)
 
 
 @lru_cache(maxsize=256)
 def accepted(query: str) -> Any:
     """Syntax tree of a query that we can evaluate."""
-    tree = parsed(query)
-    complaint = next(_complaints(tree, query), None)
-    if complaint:
-        raise RenderError(f"unsupported PromQL: {complaint}: {query}", hint=_SUPPORTED)
+    tree = _parsed(query)
+    found = sorted(_complaints(tree, query), key=lambda complaint: complaint[0])
+    if found:
+        offset, complaint = found[0]
+        where = promtokens.place(query, offset)
+        raise RenderError(f"unsupported PromQL: {complaint} at {where}: {query}", hint=_SUPPORTED)
     return tree
+
+
+def _parsed(query: str) -> Any:
+    """Syntax tree of a query, of the classes of promql_parser; raises RenderError."""
+    try:
+        return ast.parse(query)
+    except ValueError as error:
+        where = promtokens.place(query, promtokens.error_offset(query, _parser_says))
+        raise RenderError(
+            f"PromQL does not parse: {error} at {where}: {query}",
+            hint="Correct the query in templates/; CL2's %v is put in before a query is parsed.",
+        ) from error
+
+
+def _parser_says(query: str) -> str:
+    try:
+        ast.parse(query)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _nodes(tree: Any) -> list[Any]:
@@ -82,58 +132,55 @@ def _nodes(tree: Any) -> list[Any]:
     return nodes
 
 
-def _complaints(tree: Any, query: str) -> Iterator[str]:
-    """Name what keeps us from evaluating a query."""
-    if unitless := _UNITLESS.search(_QUOTED.sub('""', query)):
-        yield f"duration without a unit {unitless.group()!r}"
+def _selectors(query: str) -> list[Any]:
+    return [node for node in _nodes(_parsed(query)) if isinstance(node, ast.VectorSelector)]
+
+
+def _complaints(tree: Any, query: str) -> Iterator[tuple[int, str]]:
+    """Offset and name of all that keeps us from evaluating a query."""
+    cut = promtokens.tokens(query)
+    for token in cut:
+        if complaint := _token_complaint(token):
+            yield token.offset, complaint
     for node in _nodes(tree):
         match node:
-            case ast.SubqueryExpr():
-                yield "subquery"
-            case ast.VectorSelector():
-                yield from _selector_complaints(node)
-            case ast.AggregateExpr():
-                yield from _unknown("aggregation", str(node.op), _AGGREGATIONS)
-                yield from _clause_complaints(node.modifier)
-            case ast.BinaryExpr():
-                yield from _unknown("operator", str(node.op), _OPERATORS)
-                yield from _modifier_complaints(node.modifier)
-            case ast.Call():
-                yield from _unknown("function", node.func.name, _FUNCTIONS)
+            case ast.AggregateExpr() if (name := str(node.op)) not in _AGGREGATIONS:
+                yield promtokens.called(cut, name).offset, f"aggregation {name}"
+            case ast.Call() if (name := node.func.name) not in _FUNCTIONS:
+                yield promtokens.called(cut, name).offset, f"function {name}"
+            case ast.BinaryExpr() if (symbol := str(node.op)) not in _OPERATORS:
+                yield promtokens.operator(cut, symbol).offset, f"operator {symbol}"
     if (kind := _type(tree)) != ast.ValueType.Vector:
         name = str(kind).removeprefix("ValueType.").lower()
-        yield f"{name} as the result, where ClusterLoader2 wants a vector"
+        yield cut[0].offset, f"{name} as the result, where ClusterLoader2 wants a vector"
 
 
-def _unknown(kind: str, name: str, known: set[str]) -> Iterator[str]:
-    if name not in known:
-        yield f"{kind} {name}"
+def _token_complaint(token: promtokens.Token) -> str:
+    """What the parser takes as newer releases do, and Prometheus 2 does not; and @."""
+    of_time = token.inside == "[" or "offset" in (token.before.lower(), token.second_before.lower())
+    match token.kind, token.text:
+        case "sign", "@":
+            return "modifier @"
+        case "number", text if of_time:
+            return f"duration without a unit '{text}'"
+        case "duration", text if not of_time:
+            return f"duration as a number '{text}'"
+        case "word", text if text in _FILLS and token.after == "(":
+            return f"modifier {text}"
+        case "word", text if token.inside == "{" and token.before not in ("{", ","):
+            return f"'{text}' between matchers"
+        case "string", text:
+            return _string_complaint(token, text)
+    return ""
 
 
-def _selector_complaints(node: Any) -> Iterator[str]:
-    if node.at is not None:
-        yield "modifier @"
-    if node.matchers.or_matchers:
-        yield "'or' between matchers"
-    if node.name is None or any(matcher.name == "__name__" for matcher in node.matchers.matchers):
-        yield "selector by __name__"
-    for matcher in node.matchers.matchers:
-        if matcher.op in (ast.MatchOp.Re, ast.MatchOp.NotRe) and not compiled(matcher.value):
-            yield f"regular expression {matcher.value!r}"
-
-
-def _modifier_complaints(modifier: Any) -> Iterator[str]:
-    if modifier is None:
-        return
-    fill = modifier.fill_values
-    if fill is not None and (fill.lhs, fill.rhs) != (None, None):
-        yield "modifier fill"
-    yield from _clause_complaints(modifier.matching)
-
-
-def _clause_complaints(clause: Any) -> Iterator[str]:
-    if clause is not None and "__name__" in clause.labels:
-        yield "grouping by __name__"
+def _string_complaint(token: promtokens.Token, text: str) -> str:
+    if token.before in ("=~", "!~"):
+        # Go's escapes are Python's too.
+        pattern = text[1:-1] if text.startswith("`") else literal_eval(text)
+        return "" if _compiled(pattern) else f"regular expression {pattern!r}"
+    is_value = token.before in ("=", "!=")
+    return "" if is_value or token.inside == "" else f"name or argument in quotes {text}"
 
 
 def _type(node: Any) -> Any:
@@ -156,9 +203,10 @@ def _type(node: Any) -> Any:
 
 
 @lru_cache(maxsize=256)
-def compiled(pattern: str) -> re.Pattern[str] | None:
+def _compiled(pattern: str) -> re.Pattern[str] | None:
     """A matcher's pattern, or None where Python reads it otherwise than Prometheus (RE2)."""
-    if "[:" in pattern:  # [[:alpha:]] is a set of other characters to Python
+    # [[:alpha:]] is a set of other characters to Python, x++ does not give back what it took.
+    if "[:" in pattern or re.search(r"[*+?}]\+", pattern):
         return None
     try:
         return re.compile(pattern, re.ASCII)  # RE2's \d, \w and \s are ASCII
