@@ -1,50 +1,22 @@
-"""A node's containerd: an image is resolved, fetched layer by layer, unpacked, and known.
+"""A node's containerd: what it holds, the calls it answers, and what its pulls share.
 
-Hides what a pull does with registry, disk and cores, and what it finds already there. containerd
-2.3 core/unpack/unpacker.go: unpacked[i] = max(unpacked[i-1], fetched[i]) + apply[i]; a layer whose
-snapshot is there is not even fetched; two pulls of one layer lock each other out (since 1.7).
-Simplifications: what a failed pull had completed stays; pulls of one image follow its first one.
+Hides how calls become pulls (`pull.py`) and how cores, disk and download slots are divided among
+them. Pulls of one image follow the first one; of the registry they ask what `network.py` gives.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from imgpull import exporters
 from imgpull.simcluster import failures
 from imgpull.simcluster.disk import Disk
-from imgpull.simcluster.model import PULL_FAULTS, Attempt, Layer, PodTrace, Segment
+from imgpull.simcluster.model import Attempt, PodTrace, Segment
+from imgpull.simcluster.pull import Answer, Call, Pull, Unpacking
 
 if TYPE_CHECKING:
     from imgpull.simcluster.physics import Play
 
 _RESOLVE_REQUESTS = 4  # HEAD manifest, GET index, manifest and config
-Answer = Callable[[float, PodTrace, Attempt, str], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One PullImage call of kubelet; `answer` gets "" or the error."""
-
-    pod: PodTrace
-    attempt: Attempt
-    answer: Answer
-    fault: str  # one of PULL_FAULTS, or ""
-
-
-@dataclass(slots=True, eq=False)
-class _Unpacking:
-    """A layer being applied: `left_s` seconds of undisturbed work at `at_s`, writing `bytes_s`."""
-
-    pull: "_Pull"
-    position: int
-    left_s: float
-    bytes_s: float
-    at_s: float
-    speed: float = 0.0
-    plan: int = 0  # counts replannings: what was planned before one is void
 
 
 class Runtime:
@@ -77,10 +49,10 @@ class Runtime:
         self.images: set[str] = set()
         self.blobs: set[str] = set()  # digests
         self.snapshots: set[int] = set()  # chain ids: a layer on all that are below it
-        self.fetching: dict[str, list[_Pull]] = {}  # digest -> pulls that wait for it too
-        self.applying: dict[int, list[_Pull]] = {}  # chain id -> pulls that wait for it too
-        self.pulls: dict[str, _Pull] = {}
-        self.unpackings: list[_Unpacking] = []
+        self.fetching: dict[str, list[Pull]] = {}  # digest -> pulls that wait for it too
+        self.applying: dict[int, list[Pull]] = {}  # chain id -> pulls that wait for it too
+        self.pulls: dict[str, Pull] = {}
+        self.unpackings: list[Unpacking] = []
         self.segments: list[Segment] = []
         self.life = 0  # counts restarts: calls of an earlier life get no answer
         self._disk_plan = 0
@@ -103,13 +75,13 @@ class Runtime:
     def pull(self, now_s: float, pod: PodTrace, attempt: Attempt, answer: Answer) -> None:
         """kubelet calls PullImage; `answer` is called when it returns."""
         play, nth = self.play, len(pod.attempts)
-        call = _Call(pod, attempt, answer, play.pull_fault(pod.request.index, nth))
+        call = Call(pod, attempt, answer, play.pull_fault(pod.request.index, nth))
         if not play.take_requests(now_s, _RESOLVE_REQUESTS):
             call.fault = "throttled"
         resolve_s = play.world.rates.resolve_s * play.jitter("resolve", pod.request.index)
         play.at(now_s + resolve_s, self._resolved, call, self.life)
 
-    def _resolved(self, now_s: float, call: _Call, life: int) -> None:
+    def _resolved(self, now_s: float, call: Call, life: int) -> None:
         if life != self.life:
             return
         image = call.pod.request.image
@@ -118,21 +90,21 @@ class Runtime:
             error = failures.resolving(fault, image, self.play.world.containerd.version)
             call.answer(now_s, call.pod, call.attempt, error)
         elif image in self.images:
-            self._answer_present(now_s, call)
+            self.answer_present(now_s, call)
         elif image in self.pulls:
             self.pulls[image].followers.append(call)
         else:
             if not self.pulls:
                 self.settle(now_s)  # idle until now
-            pull = self.pulls[image] = _Pull(self, image)
+            pull = self.pulls[image] = Pull(self, image)
             pull.lead(now_s, call)
 
-    def _answer_present(self, now_s: float, call: _Call) -> None:
+    def answer_present(self, now_s: float, call: Call) -> None:
         present_s = self.play.world.rates.present_s
         present_s *= self.play.jitter("present", call.pod.request.index)
         self.play.at(now_s + present_s, self._answer_later, call, self.life)
 
-    def _answer_later(self, now_s: float, call: _Call, life: int) -> None:
+    def _answer_later(self, now_s: float, call: Call, life: int) -> None:
         if life == self.life:
             call.answer(now_s, call.pod, call.attempt, "")
 
@@ -171,14 +143,14 @@ class Runtime:
         if plan == self._disk_plan:
             self.settle(now_s)
 
-    def _replan(self, now_s: float, unpacking: _Unpacking, speed: float) -> None:
+    def _replan(self, now_s: float, unpacking: Unpacking, speed: float) -> None:
         unpacking.left_s -= unpacking.speed * (now_s - unpacking.at_s)
         unpacking.at_s, unpacking.speed = now_s, speed
         unpacking.plan += 1
         end_s = now_s + max(0.0, unpacking.left_s) / speed
         self.play.at(end_s, self._applied, unpacking, unpacking.plan)
 
-    def _applied(self, now_s: float, unpacking: _Unpacking, plan: int) -> None:
+    def _applied(self, now_s: float, unpacking: Unpacking, plan: int) -> None:
         if plan == unpacking.plan:
             self.unpackings.remove(unpacking)
             unpacking.pull.applied(now_s, unpacking.position)
@@ -213,244 +185,3 @@ class Runtime:
         self.note(now_s)
         for pull in self.pulls.values():
             pull.cut(now_s)
-
-
-class _Pull:
-    """One image coming to one node."""
-
-    def __init__(self, runtime: Runtime, image: str) -> None:
-        self._runtime, self._play, self._image = runtime, runtime.play, image
-        self._layers: Sequence[Layer] = self._play.world.images[image]
-        self._chains = self._play.chains(image)
-        self._slots = self._play.world.containerd.max_concurrent_downloads
-        self._queue: deque[Layer] = deque()
-        self._arriving: list[str] = []  # digests that this pull fetches now
-        self._lead: _Call | None = None
-        self._fault_at = -1  # how many layers arrive or are applied before the fault
-        self._era = 0  # counts leaders: what an earlier one planned is void
-        self._undone: list[int] = []  # positions, in order; the first few may be applied
-        self._begun: set[int] = set()
-        self.followers: deque[_Call] = deque()
-
-    def lead(self, now_s: float, call: _Call) -> None:
-        """This call moves the bytes from now on."""
-        runtime = self._runtime
-        self._lead = call
-        self._era += 1
-        self._undone = [
-            position
-            for position, chain in enumerate(self._chains)
-            if chain not in runtime.snapshots
-        ]
-        missing = {
-            self._layers[position].digest: self._layers[position] for position in self._undone
-        }
-        self._queue = deque(
-            layer for digest, layer in missing.items() if digest not in runtime.blobs
-        )
-        self._begun = set()
-        self._slots = self._play.world.containerd.max_concurrent_downloads
-        place = self._play.luck.share("fault place", call.pod.request.index)
-        count = len(self._queue) if call.fault == "network" else len(self._undone)
-        self._fault_at = int(place * count) if call.fault in PULL_FAULTS and count else -1
-        if not self._undone:
-            self._complete(now_s)
-            return
-        call.attempt.leader = True
-        self.fetch(now_s)
-        self.unpack(now_s, changed=True)
-
-    def fetch(self, now_s: float) -> None:
-        """Ask for further layers while there are download slots."""
-        runtime, queue, era = self._runtime, self._queue, self._era
-        while queue and era == self._era:
-            free = runtime.free_slots if runtime.shared_slots else self._slots
-            if free <= 0:
-                return
-            layer = queue.popleft()
-            if layer.digest in runtime.blobs:
-                continue
-            if layer.digest in runtime.fetching:
-                runtime.fetching[layer.digest].append(self)
-                continue
-            chunked = 0 < runtime.chunk_bytes < layer.compressed_bytes
-            # Chunks of the front layer take whatever slots are free.
-            chunks = -(-layer.compressed_bytes // runtime.chunk_bytes) if chunked else 1
-            taken = min(free, chunks)
-            if not self._play.take_requests(now_s, chunks):
-                self._fail(now_s, self._error("throttled", layer.digest))
-                return
-            self._take_slots(taken)
-            runtime.fetching[layer.digest] = []
-            self._arriving.append(layer.digest)
-            rates, registry = self._play.world.rates, self._play.world.registry
-            # fsync and rename come last; their time is spent here, which saves an event a layer.
-            # Each chunk waits for its own first byte.
-            wait_s = registry.first_byte_s * -(-chunks // taken) + rates.blob_commit_s
-            self._play.at(now_s + wait_s, self._receive, layer, taken, era)
-
-    def _take_slots(self, count: int) -> None:
-        self._slots -= count
-        self._runtime.free_slots -= count
-
-    def _receive(self, now_s: float, layer: Layer, slots: int, era: int) -> None:
-        if era == self._era:
-            self._runtime.note(now_s)
-            arrival = partial(self._arrived, layer, slots)
-            self._play.downloads.open(
-                self._runtime.index, layer.compressed_bytes, arrival, now_s, slots, self
-            )
-
-    def _arrived(self, layer: Layer, slots: int, now_s: float) -> None:
-        runtime, lead = self._runtime, self._lead
-        assert lead is not None
-        lead.attempt.fetched_bytes += layer.compressed_bytes
-        self._arriving.remove(layer.digest)
-        self._take_slots(-slots)
-        waiting = runtime.fetching.pop(layer.digest)
-        if lead.fault == "network":
-            if self._fault_at == 0:
-                self._queue.appendleft(layer)
-                self._fail(now_s, self._error("network", layer.digest))
-                self._wake(now_s, waiting)
-                return
-            self._fault_at -= 1
-        runtime.blobs.add(layer.digest)
-        if runtime.shared_slots and len(runtime.pulls) > 1:
-            runtime.fetch_more(now_s)
-        else:
-            self.fetch(now_s)
-        self.unpack(now_s)
-        self._wake(now_s, waiting)
-
-    def _wake(self, now_s: float, waiting: "list[_Pull]") -> None:
-        """Pulls of other images waited for a layer of this one: they look again."""
-        for pull in waiting:
-            if pull._lead is not None:
-                pull.look_again(now_s)
-
-    def look_again(self, now_s: float) -> None:
-        """A layer that another pull had locked is there, or given up."""
-        runtime = self._runtime
-        queued = {layer.digest for layer in self._queue}
-        for position in self._undone:
-            layer = self._layers[position]
-            there = layer.digest in runtime.blobs or self._chains[position] in runtime.snapshots
-            if not there and layer.digest not in queued and layer.digest not in self._arriving:
-                self._queue.append(layer)
-                queued.add(layer.digest)
-        self.fetch(now_s)
-        self.unpack(now_s)
-
-    def unpack(self, now_s: float, *, changed: bool = False) -> None:
-        """Apply what may be applied: the layers next in order whose blobs are there.
-
-        `changed`: a layer has just been applied.
-        """
-        runtime, undone = self._runtime, self._undone
-        while undone and self._chains[undone[0]] in runtime.snapshots:
-            undone.pop(0)
-        if not undone:
-            self._complete(now_s)
-            return
-        for position in undone[: runtime.most_unpacks]:
-            layer, chain = self._layers[position], self._chains[position]
-            if position in self._begun or layer.digest not in runtime.blobs:
-                continue
-            if chain in runtime.applying:
-                self._begun.add(position)
-                runtime.applying[chain].append(self)
-                continue
-            if runtime.most_unpacks > 1 and len(runtime.unpackings) >= runtime.most_unpacks:
-                break
-            if self._lead is not None and self._lead.fault == "disk_full":
-                if self._fault_at == 0:
-                    self._fail(now_s, failures.unpacking("disk_full", self._image, layer.digest))
-                    return
-                self._fault_at -= 1
-            self._begun.add(position)
-            runtime.applying[chain] = []
-            changed = True
-            core_bytes_s = self._play.core_bytes_s(layer) * runtime.core_speed
-            work_s = layer.unpacked_bytes / core_bytes_s + self._play.world.rates.layer_commit_s
-            bytes_s = layer.unpacked_bytes / work_s if work_s else 0.0
-            runtime.unpackings.append(_Unpacking(self, position, work_s, bytes_s, now_s))
-        if changed:
-            runtime.settle(now_s)
-
-    def applied(self, now_s: float, position: int) -> None:
-        """A layer is unpacked: its snapshot is there."""
-        chain = self._chains[position]
-        self._runtime.snapshots.add(chain)
-        waiting = self._runtime.applying.pop(chain)
-        if position in self._undone:
-            self._undone.remove(position)
-        self.unpack(now_s, changed=True)
-        for pull in waiting:
-            pull._begun.discard(position)
-            if pull._lead is not None:
-                pull.unpack(now_s)
-
-    def _complete(self, now_s: float) -> None:
-        """The last layer is unpacked: who led has the image, and so have those who waited."""
-        runtime, lead = self._runtime, self._lead
-        assert lead is not None
-        del runtime.pulls[self._image]
-        self._lead = None
-        self._era += 1
-        runtime.settle(now_s)
-        runtime.images.add(self._image)
-        if lead.attempt.leader:
-            lead.answer(now_s, lead.pod, lead.attempt, "")
-        else:
-            runtime._answer_present(now_s, lead)
-        for call in self.followers:
-            call.answer(now_s, call.pod, call.attempt, "")
-
-    def _fail(self, now_s: float, error: str) -> None:
-        """The leader's call fails."""
-        lead = self._lead
-        assert lead is not None
-        self._step_down(now_s)
-        lead.answer(now_s, lead.pod, lead.attempt, error)
-
-    def _step_down(self, now_s: float) -> None:
-        """The leader's call is over; who waited longest goes on from what is there."""
-        runtime = self._runtime
-        self.cut(now_s)
-        self._era += 1
-        mine = [unpacking for unpacking in runtime.unpackings if unpacking.pull is self]
-        released: list[_Pull] = []
-        for unpacking in mine:
-            unpacking.plan += 1
-            runtime.unpackings.remove(unpacking)
-            released += runtime.applying.pop(self._chains[unpacking.position])
-        for digest in self._arriving:
-            released += runtime.fetching.pop(digest)
-        runtime.free_slots += self._play.world.containerd.max_concurrent_downloads - self._slots
-        self._slots = self._play.world.containerd.max_concurrent_downloads
-        self._arriving = []
-        self._lead = None
-        if self.followers:
-            self.lead(now_s, self.followers.popleft())
-        else:
-            del runtime.pulls[self._image]
-        runtime.settle(now_s)
-        for pull in released:
-            pull._begun &= {u.position for u in runtime.unpackings if u.pull is pull}
-        self._wake(now_s, released)
-
-    def _error(self, kind: str, digest: str) -> str:
-        version = self._play.world.containerd.version
-        return failures.fetching(kind, self._image, digest, version)
-
-    def stalled(self, now_s: float) -> None:
-        """No byte came for as long as containerd waits: the pull is cancelled."""
-        if self._lead is not None and self._arriving:
-            self._fail(now_s, self._error("timeout", self._arriving[0]))
-
-    def cut(self, now_s: float) -> None:
-        """Streams end here: the leader has what came."""
-        came = self._play.downloads.drop(self._runtime.index, self, now_s)
-        if self._lead is not None:
-            self._lead.attempt.fetched_bytes += round(came)

@@ -1,7 +1,7 @@
 """What happens when pods land on a cluster: the clock that moves them through their lives.
 
 Hides how time passes. A pod's life, in reading order: `controlplane.py` creates and places it,
-`kubelet.py` gives it a sandbox and asks for its image, `containerd.py` fetches and unpacks it over
+`kubelet.py` gives it a sandbox and asks for its image, `containerd.py` and `pull.py` bring it over
 `network.py` and `disk.py`, `kubelet.py` starts it and, once deleted, stops it. The door is
 `simulate`.
 """
