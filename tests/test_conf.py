@@ -227,12 +227,12 @@ def test_every_figure_of_a_cluster_names_its_source_or_is_an_assumption(path: Pa
     title, *lines = path.read_text().splitlines()
     assert "Azure docs" in title
     figures = [line for line in lines if re.match(r"  \w+: \d", line)]
-    assert len(figures) == 17
+    assert len(figures) >= 17
     for line in figures:
         assert line.split(":")[0].strip() in IN_THE_TITLE or SOURCE.search(line), line
 
 
-RATE_SOURCE = re.compile(r"ASSUMPTION|measured|pkg/|test/|Documentation/|PLEG")
+RATE_SOURCE = re.compile(r"ASSUMPTION|measured|issue #|pkg/|test/|Documentation/|PLEG")
 
 
 def test_every_rate_of_the_simulator_is_there_and_names_its_source_or_is_an_assumption() -> None:
@@ -257,10 +257,9 @@ def test_the_faults_rehearsed_are_off_by_default(job_of: Compose) -> None:
     assert faulty.engine.faults.pull_shares.network == 0.1
 
 
-def test_a_disk_that_the_machine_holds_back_does_not_burst(job_of: Compose) -> None:
-    for name in ("aks_d2s_v3", "aks_d4s_v3"):
-        assert job_of(f"cluster={name}").cluster.node.disk_burst_mb_s is None
-    assert job_of("experiment=telescope_n10").cluster.node.disk_burst_mb_s == 170
+def test_a_managed_disk_bursts_as_far_as_disk_and_machine_do(job_of: Compose) -> None:
+    for cell in ("cluster=aks_d2s_v3", "cluster=aks_d4s_v3", "experiment=telescope_n10"):
+        assert job_of(cell).cluster.node.disk_burst_mb_s == 170
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=by_name)

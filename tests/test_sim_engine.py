@@ -19,6 +19,7 @@ from imgpull.engines.sim.interpreter import Interpreter
 from imgpull.errors import ConfigError, RenderError
 
 SMALL = ("image=resource_consumer", "nodes=3", "deployments=3")
+SLOW_DISK = ("nodes=2", "deployments=2", "cluster=aks_d2s_v3", "cluster.node.disk_burst_mb_s=null")
 SLOW = ("cluster.node.nic_mbit_s=400", "nodes=2", "deployments=2")  # 50 MB/s: the wire binds
 
 
@@ -97,14 +98,14 @@ def test_deployments_are_created_no_faster_than_the_bundle_says(
     assert playing.clock_s >= stamps[-1] + 1 / qps - 1e-6  # CL2's step ends a gap after the last
 
 
-def test_a_label_selector_that_matches_nothing_waits_for_nothing_as_in_cl2(
+def test_a_label_selector_that_matches_nothing_waits_for_one_look_as_in_cl2(
     job: MakeJob, tmp_path: Path
 ) -> None:
     edit = replaced("labelSelector: group = imgpull", "labelSelector: group = imgpul", count=2)
     blind = run(job("nodes=2", "deployments=2"), tmp_path, edit=edit)
     waits = cl2.read_report(tmp_path / "report").junit
     assert waits is not None
-    assert [case.time_s for case in waits.cases if case.step_name == "Wait for pods to run"] == [0]
+    assert [case.time_s for case in waits.cases if case.step_name == "Wait for pods to run"] == [5]
     assert ("pod_startup", "p50") not in blind.numbers
 
 
@@ -138,7 +139,7 @@ def test_another_seed_or_trial_has_other_luck(trial: Trials, other: str) -> None
     ("overrides", "halved"),
     [
         (SLOW, "cluster.node.nic_mbit_s=200"),
-        (("nodes=2", "deployments=2", "cluster=aks_d2s_v3"), "cluster.node.disk_write_mb_s=24"),
+        (SLOW_DISK, "cluster.node.disk_write_mb_s=24"),
     ],
 )
 def test_half_of_what_binds_slows_the_pull_and_nothing_before_it(
@@ -178,7 +179,9 @@ def test_results_name_the_leader_that_the_physics_had(job: MakeJob, tmp_path: Pa
     playing = Interpreter(world, test, 15.0)
     for step in test.steps:
         playing.step(step)
-    real = {pod.request.name for pod in playing.trace().pods if pod.leader}
+    pods = playing.trace().pods
+    real = {pod.request.name for pod in pods if any(one.leader for one in pod.attempts)}
+    assert real
     assert {row["pod"] for row in found.pulls if row["leader"] == "true"} == real
 
 
@@ -349,8 +352,6 @@ def test_series_hold_every_byte_at_no_more_than_200_points_a_node(trial: Trials)
     [
         (replaced("Method: Sleep", "Method: Exec", count=3),
          r"image-pull\.yaml:\d+: Exec - RoomBefore: method 'Exec' is unknown"),
-        (replaced("qpsLoad:\n    qps: 10", "poissonLoad:\n    expectedActionsPerSecond: 10"),
-         r"image-pull\.yaml:\d+: tuning set 'Creation' is a poissonLoad"),
         (replaced("kind: Deployment", "kind: StatefulSet", file="deployment.yaml"),
          r"deployment\.yaml:3: .*not StatefulSet"),
         (replaced("kind: Deployment", "kind: StatefulSet"),
@@ -362,12 +363,11 @@ def test_series_hold_every_byte_at_no_more_than_200_points_a_node(trial: Trials)
          r"image-pull\.yaml:\d+: .*KubeletImagePull: p50: .*kubelet_image_pul_duration"),
         (replaced("labelSelector: group = imgpull", "labelSelector: group in (imgpull)", count=2),
          r"image-pull\.yaml:\d+: PodStartupLatency - PodStartupLatency: labelSelector"),
-        (replaced("replicasPerNamespace: 0", "replicasPerNamespace: 1"),
-         r"image-pull\.yaml:\d+: step 'Delete Deployments' deletes a part"),
         (replaced("pytorch:large", "pytorch:larg", file="deployment.yaml"),
-         r"deployment\.yaml: image 'example.azurecr.io/pytorch:larg' is not in the simulated"),
+         r"deployment\.yaml:\d+: image 'example.azurecr.io/pytorch:larg' is not in the simulated"),
         (replaced("      containers:", "      initContainers: [{name: x}]\n      containers:",
-                  file="deployment.yaml"), r"deployment\.yaml:\d+: .*no initContainers"),
+                  file="deployment.yaml"),
+         r"deployment\.yaml:\d+: spec\.template\.spec\.initContainers: .*does not play this field"),
         (replaced('"15s"', '"15x"', file="overrides.yaml"), r"overrides\.yaml: '15x'"),
     ],
 )  # fmt: skip
@@ -379,16 +379,6 @@ def test_what_the_simulator_would_have_to_ignore_is_refused_by_name_and_line(
         engines.build(job()).validate(bundle)
     assert refused.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_deployments_created_after_a_deletion_are_refused(job: MakeJob, tmp_path: Path) -> None:
-    files = render.render(job())
-    head, tail = files[render.TEST_CONFIG].split("- name: Create Deployments")
-    again = "- name: Create again" + tail.split("- name:")[0]
-    waves = f"{head}- name: Create Deployments{tail}{again}"
-    bundle = render.write({**files, render.TEST_CONFIG: waves}, tmp_path)
-    with pytest.raises(RenderError, match="'Create again' creates imgpull after a deletion"):
-        engines.build(job()).validate(bundle)
 
 
 def test_a_world_that_cannot_be_simulated_is_refused_by_check(job: MakeJob) -> None:
