@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgpull import exporters
-from imgpull.simcluster.exposed import OBSERVERS
+from imgpull.simcluster.exposed import OBSERVERS, Meter
 from imgpull.simcluster.model import (
     Attempt,
     Containerd,
@@ -30,7 +30,7 @@ from imgpull.simcluster.model import (
     World,
 )
 from imgpull.simcluster.promql import Series, evaluate
-from imgpull.simcluster.scrape import STALE, Exporters
+from imgpull.simcluster.scrape import Exporters
 
 MIB = 1024**2
 IMAGE, IMAGE_BYTES = "registry.example/image:1", 300 * MIB
@@ -119,7 +119,7 @@ def total(store: Exporters, query: str, at_s: float = 600.0) -> float | None:
 
 
 def is_stale(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    return values.view(np.uint64) == STALE.view(np.uint64)
+    return values.view(np.uint64) == 0x7FF0_0000_0000_0002  # Prometheus model/value/value.go
 
 
 # --------------------------------------------------------------------------------- kubelet
@@ -174,6 +174,12 @@ def test_pods_and_tries_to_start_containers_are_counted() -> None:
     assert total(store, 'kubelet_started_pods_total{node="node-1"}') == 0
     # A pull that failed is tried again at once, in back-off: 2 each, as recorded.
     assert total(store, "kubelet_started_containers_total") == 1 + 2 * 2
+
+
+def test_a_bucket_holds_its_own_bound() -> None:
+    store = exporters_of(pod(0, attempts=[pull(100.0, 0, 20)]))
+    counts = [total(store, f'{PULLS}_bucket{{le="{bound}"}}') for bound in ("10", "20", "30")]
+    assert counts == [0, 1, 1]
 
 
 def test_no_pull_series_before_the_first_observation() -> None:
@@ -367,6 +373,25 @@ def test_meters_tell_of_the_whole_node_and_of_containerd() -> None:
     ]
 
 
+def test_rounding_lets_no_meter_fall() -> None:
+    # The product of the first 376.08... s of all but the last bit is one bit above the whole.
+    begin_s, length_s, rate = 64.13800421864138, 376.08734345592126, 70.95131201090841
+    meter = Meter([Segment(begin_s, begin_s + length_s, rate, 0.0, 0.0)])
+    at_s = np.array([np.nextafter(begin_s + length_s, 0), begin_s + length_s + 1])
+    before, after = meter.until(at_s, "receive_bytes_s")
+    assert before <= after
+
+
+def test_meters_start_from_zero_again() -> None:
+    busy = NodeTrace((Segment(100.0, 500.0, 10.0, 0.0, 0.0),), restarted_s=300.0)
+    world = replace(ONE_NODE, faults=Faults(restart_takes_s=0.0))
+    store = exporters_of(world=world, node_0=busy)
+    (series,) = store.select("container_network_receive_bytes_total")
+    for at_s, value in zip(series.times_s, series.values, strict=True):
+        since_s = 300 if at_s >= 300 else 100
+        assert value == pytest.approx(10 * (min(max(at_s, since_s), 500) - since_s))
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 30), st.floats(0.001, 90), st.floats(0, 1e10)), max_size=30),
@@ -410,6 +435,20 @@ def test_each_target_is_scraped_at_its_own_phase_and_interval() -> None:
     assert np.allclose(np.diff(kubelet.times_s), 30)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 30), st.sampled_from([-1e-3, -4e-4, -1e-7, 0.0, 1e-7, 4e-4, 1e-3]))
+def test_a_scrape_sees_what_ended_no_later_than_its_own_millisecond(
+    number: int, later_s: float
+) -> None:
+    world = replace(ONE_NODE, seed=number)
+    (zeros,) = exporters_of(world=world).select("kubelet_started_pods_total")
+    synced_s = float(zeros.times_s[10]) + later_s
+    (series,) = exporters_of(pod(0, synced_s=synced_s), world=world).select(
+        "kubelet_started_pods_total"
+    )
+    assert series.times_s[series.values.searchsorted(1)] == zeros.times_s[10 + (later_s > 0)]
+
+
 def test_up_is_one_for_each_program_of_a_node_at_every_scrape() -> None:
     found = exporters_of(interval_s=10).select("up")
     assert [(one.labels["job"], one.labels["node"]) for one in found] == [
@@ -432,6 +471,14 @@ def test_a_lost_node_s_series_end_at_its_first_failed_scrape() -> None:
         assert series.times_s[-1] > 570
 
 
+def test_queries_do_not_see_a_lost_node_but_remember_it() -> None:
+    pods = pod(0), pod(1, "node-1")
+    store = exporters_of(*pods, node_0=NodeTrace(lost_s=250.0))
+    assert [total(store, f"sum({PULLS}_count)", at_s) for at_s in (240, 290, 600)] == [2, 1, 1]
+    assert total(store, f"sum(max_over_time({PULLS}_count[500s]))") == 2
+    assert total(store, "sum(up)") == 4
+
+
 RESTARTED = NodeTrace(restarted_s=300.0)  # for 45 s: one or two scrapes of kubelet fail
 
 
@@ -446,6 +493,15 @@ def test_a_restarted_node_s_counters_start_from_zero() -> None:
     assert {at[t] for t in at if t >= 412} == {30.0}
     (up,) = (one for one in store.select("up") if one.labels["job"] == "kubelet")
     assert np.array_equal(up.values == 0, (up.times_s >= 300) & (up.times_s < 345))
+
+
+def test_increase_counts_across_a_restart() -> None:
+    early = [pod(index, begin_s=100.0 + 20 * index) for index in range(5)]
+    late = [pod(5 + index, begin_s=400.0 + 20 * index) for index in range(3)]
+    store = exporters_of(*early, *late, world=ONE_NODE, node_0=RESTARTED)
+    count = "containerd_cri_sandboxed_image_pulling_throughput_count"
+    assert total(store, count) == 3
+    assert total(store, f"increase({count}[620s])") == pytest.approx(5 + 3, rel=0.05)
 
 
 def test_a_series_with_labels_is_away_from_a_restart_to_its_next_observation() -> None:

@@ -18,7 +18,7 @@ from imgpull.exporters import Family
 from imgpull.simcluster.exposed import OBSERVERS, Meter
 from imgpull.simcluster.model import NodeTrace, Trace, World
 from imgpull.simcluster.promfunctions import Floats, Integers
-from imgpull.simcluster.promql import Series
+from imgpull.simcluster.promql import STALE, Series
 from imgpull.simcluster.promvectors import Labels
 
 # perf-tests clusterloader2 pkg/prometheus: the kubelet ServiceMonitor, whose two endpoints
@@ -26,8 +26,6 @@ from imgpull.simcluster.promvectors import Labels
 # that Azure's CL2 adds (containerd-scrape-configs).
 KUBELET_INTERVAL_S = 30.0
 JOBS = {"kubelet": "kubelet", "cadvisor": "kubelet", "containerd": "monitoring/containerd"}
-# The NaN that ends a series: Prometheus 2.40 model/value/value.go.
-STALE = np.array([0x7FF0000000000002], dtype=np.uint64).view(np.float64)
 _EARLIER_SCRAPES = 3  # Prometheus runs for a while before the load: what exists is seen at zero
 
 # Rate of a segment and labels, by metric. kubelet adds container, image, name, namespace and pod
@@ -221,7 +219,8 @@ class _Scrapes:
         seen = scrape < count
         place = (observed.node * columns + column) * count + scrape
         grown = np.bincount(place[seen], weight[seen], nodes * columns * count)
-        sums = grown.reshape(nodes, columns, count).cumsum(axis=2)
+        # Of nothing, bincount makes integers.
+        sums: Floats = grown.reshape(nodes, columns, count).cumsum(axis=2, dtype=np.float64)
         for node, afresh in enumerate(self._afresh):
             if 0 < afresh < count:
                 sums[node, :, afresh:] -= sums[node, :, afresh - 1, np.newaxis]

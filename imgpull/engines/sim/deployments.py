@@ -176,7 +176,12 @@ def _spread(place: Place, labels: Mapping[str, str]) -> tuple[str | None, int]:
             raise constraint.error(
                 "its labelSelector does not select the pod itself", hint="name the pod's labels"
             )
-        if fields["whenUnsatisfiable"].text("DoNotSchedule") == "DoNotSchedule":
+        unsatisfiable = fields["whenUnsatisfiable"].text()
+        if unsatisfiable not in ("DoNotSchedule", "ScheduleAnyway"):
+            raise fields["whenUnsatisfiable"].invalid(
+                unsatisfiable, "is no such policy", hint="write DoNotSchedule or ScheduleAnyway"
+            )
+        if unsatisfiable == "DoNotSchedule":
             text = ",".join(f"{key}={selector[key]}" for key in sorted(selector))
             bound.append((text, fields["maxSkew"].whole(1)))
     if len(bound) > 1:

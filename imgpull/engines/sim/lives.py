@@ -35,6 +35,17 @@ class Life:
     deleted: bool = False
 
 
+@dataclass
+class _Played:
+    """A trace, of what had been asked for by a version; right up to `known_s` for later ones."""
+
+    version: int
+    until_s: float
+    known_s: float
+    trace: Trace
+    pods: dict[int, PodTrace]
+
+
 class Lives:
     """All Deployments of a trial, and the pods that the cluster was asked for."""
 
@@ -46,7 +57,7 @@ class Lives:
         self._luck = Luck(world.seed, world.trial)
         self._alive: dict[str, Life] = {}
         self._lived: Counter[str] = Counter()
-        self._played: tuple[int, float, Trace] | None = None
+        self._played: _Played | None = None
 
     def apply(self, change: Change, at_s: float) -> None:
         """Create, patch or delete a Deployment: the call is made at `at_s`."""
@@ -104,13 +115,18 @@ class Lives:
                     grace_s=made.grace_s,
                 )
             )
-        self.version += 1
+        self._changed(at_s)
 
     def _delete(self, pods: Sequence[int], at_s: float) -> None:
         for index in pods:
             if self.pods[index].deleted_s == math.inf:
                 self.pods[index] = replace(self.pods[index], deleted_s=at_s)
+        self._changed(at_s)
+
+    def _changed(self, at_s: float) -> None:
         self.version += 1
+        if self._played is not None:
+            self._played.known_s = min(self._played.known_s, at_s)
 
     def _first_to_go(self, life: Life, pods: Sequence[int], at_s: float) -> list[int]:
         """In the order in which a ReplicaSet gives up its pods.
@@ -118,8 +134,7 @@ class Lives:
         kubernetes 1.36 pkg/controller/controller_utils.go ActivePodsWithRanks: not scheduled, not
         ready, many on one node, young (by the logarithm of its age), then by random uid.
         """
-        found = {pod.request.index: pod for pod in self.trace(at_s).pods}
-        there = {index: found[index] for index in pods if index in found}
+        there = self._states(pods, at_s)
         shared = Counter(pod.node for pod in there.values())
 
         def order(index: int) -> tuple[float, ...]:
@@ -134,6 +149,18 @@ class Lives:
 
         return sorted(pods, key=order)
 
+    def _states(self, pods: Sequence[int], at_s: float) -> dict[int, PodTrace]:
+        """Those of the pods that there are then, by index."""
+
+        def settled(played: _Played, pod: PodTrace | None) -> bool:
+            return pod is not None and (pod.ready_s or math.inf) <= played.known_s
+
+        played = self._played
+        # Where all were ready before anything was changed, playing again would tell nothing new.
+        if played is None or not all(settled(played, played.pods.get(index)) for index in pods):
+            played = self._play(at_s)
+        return {index: played.pods[index] for index in pods if index in played.pods}
+
     def force_delete(self, namespace: str, labels: str, at_s: float) -> None:
         """Delete all pods of a namespace that match, with no grace; ReplicaSets replace them."""
         for life in self.all:
@@ -146,24 +173,32 @@ class Lives:
             if not life.deleted:
                 self._delete(life.pods, at_s)
                 self._add(life, life.wanted, at_s)
-        self.version += 1
+        self._changed(at_s)
 
     # ---------------------------------------------------------------- what happens to them
 
     def trace(self, until_s: float) -> Trace:
         """What happens until then at least, if nothing more is asked for."""
-        if self._played is None or self._played[0] != self.version or self._played[1] < until_s:
-            self._played = self.version, until_s, simulate(self._world, self.pods, until_s)
-        return self._played[2]
+        return self._play(until_s).trace
+
+    def _play(self, until_s: float) -> _Played:
+        played = self._played
+        if played is None or played.version != self.version or played.until_s < until_s:
+            trace = simulate(self._world, self.pods, until_s)
+            pods = {pod.request.index: pod for pod in trace.pods}
+            played = self._played = _Played(self.version, until_s, until_s, trace, pods)
+        return played
 
     def ended(self, end_s: float) -> Trace:
         """What has happened by then, and nothing after it."""
-        trace = self.trace(end_s)
+        played = self._play(end_s)
+        trace = played.trace
         over = all(pod.gone_s is not None and pod.gone_s <= end_s for pod in trace.pods) and all(
             not node.segments or node.segments[-1].end_s <= end_s for node in trace.nodes.values()
         )
-        exact = self._played is not None and self._played[1] == end_s
-        return trace if over or exact else simulate(self._world, self.pods, end_s)
+        if over or played.until_s == end_s:
+            return trace
+        return simulate(self._world, self.pods, end_s)
 
     def selected(self, namespace: str, labels: str, trace: Trace) -> Iterator[PodTrace]:
         """The pods whose own labels match; of all namespaces when it is empty."""
