@@ -1,8 +1,8 @@
 """Pull times that others published, or that were measured, beside what the simulator says of them.
 
 Hides how each case is configured: what its source says, and by assumption what it does not. Rates
-come from conf/engine/sim.yaml as they are; none is tuned to a row. docs/simulator.md holds the table
-that this prints, and a test compares the two.
+come from conf/engine/sim.yaml as they are; none is tuned to a row. docs/simulator.md holds the
+table that this prints, and a test compares the two.
 """
 
 from dataclasses import dataclass, field, fields, replace

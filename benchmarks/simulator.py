@@ -33,7 +33,15 @@ def physics(nodes: int) -> dict[str, float]:
     from published import IMAGE, MB, quiet_rates
 
     from imgpull.simcluster import (
-        Containerd, Kubelet, Layer, Node, PodRequest, Registry, World, physics, simulate,
+        Containerd,
+        Kubelet,
+        Layer,
+        Node,
+        PodRequest,
+        Registry,
+        World,
+        physics,
+        simulate,
     )  # fmt: skip
 
     spread = {"event_jitter_sigma": 0.2, "node_spread_sigma": 0.04, "trial_spread_sigma": 0.05}

@@ -79,8 +79,8 @@ def check(files: Mapping[str, str], templates: Path = TEMPLATES) -> None:
     with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
         bundle = write(files, Path(directory))
         try:
-            read_yaml(files[OVERRIDES], OVERRIDES).mapping()
-            test = load_test(bundle.test_config)
+            overrides = read_yaml(files[OVERRIDES], OVERRIDES).mapping()
+            test = load_test(bundle.test_config, overrides)
             for phase in (phase for step in test.steps for phase in step.phases):
                 for bundled in phase.objects:
                     object_manifest(bundled, 0, "namespace")

@@ -61,6 +61,13 @@ def test_the_objects_of_a_bundle_follow_each_other_within_one_action(tmp_path: P
     ]  # fmt: skip
 
 
+def test_a_bundle_is_deleted_in_the_opposite_order(tmp_path: Path) -> None:
+    steps = {"Create": [phase(1, "a", "b")], "Delete": [phase(0, "a", "b")]}
+    first, second = play(tmp_path, steps).interpreter.pods
+    assert first.owner == "ns-1/a-0"
+    assert first.deleted_s == pytest.approx(second.deleted_s + WORLD.rates.api_call_s)
+
+
 def test_phases_of_one_step_run_side_by_side(tmp_path: Path) -> None:
     sets = {"Slow": {"qpsLoad": {"qps": 1}}}
     steps = {"Create": [phase(3, "a", tuning_set="Slow"), phase(2, "b", tuning_set="Slow")]}

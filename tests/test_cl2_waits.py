@@ -106,6 +106,24 @@ def test_controllers_of_other_namespaces_make_a_wait_in_one_namespace_time_out(
     assert played.took_s("Wait") == 60
 
 
+def test_what_was_deleted_before_the_watch_began_is_not_waited_for(tmp_path: Path) -> None:
+    steps = {
+        "Create": [phase(1)],
+        "Rest": [sleep("1m")],
+        "Delete": [phase(0)],
+        **START,
+        "Gone": WAIT,
+    }
+    played = play(tmp_path, steps, deployment=template("Seconds: 1", "Seconds: 100"))
+    assert played.took_s("Gone") == 5
+    assert played.pods[0].gone_s is None
+
+
+def test_a_look_that_would_come_at_the_deadline_comes_too_late(tmp_path: Path) -> None:
+    wait = call("WaitForNodes", minDesiredNodeCount=3, maxDesiredNodeCount=3, timeout="30s")
+    assert len(play(tmp_path, {"Wait": [wait]}).failures) == 1
+
+
 def test_a_patch_restarts_the_clock_of_its_deployment_alone(tmp_path: Path) -> None:
     world = replace(slow(20), node_names=("n0",), node=replace(WORLD.node, max_pods=2))
     start = controlled("start", operationTimeout="60s")

@@ -773,3 +773,14 @@ def test_requests_beyond_the_registrys_rate_are_answered_429() -> None:
     [refused] = [pod for pod in trace.pods if failures(pod)]
     assert "429 Too Many Requests" in failures(refused)[0][1]
     assert refused.ready_s is not None
+
+
+def test_a_pull_that_failed_alone_leaves_nothing_for_the_next_try() -> None:
+    for seed in range(40):
+        broken = world(faults=Faults(pull_shares={"disk_full": 0.5}), seed=seed)
+        [pod] = simulate(broken, pods(0.0)).pods
+        if failures(pod):
+            assert pod.attempts[-1].worked
+            assert pod.attempts[-1].fetched_bytes == 300 * MB
+            return
+    pytest.fail("no seed made the pull fail")

@@ -85,7 +85,9 @@ def prometheus(store: DictStore, directory: Path) -> Iterator[Callable[[str, flo
         check=True,
         capture_output=True,
     )
-    (directory / "prometheus.yml").write_text("", encoding="utf-8")
+    # As prometheus-operator writes it where nobody says otherwise, and so for ClusterLoader2.
+    config = "global: {evaluation_interval: 30s}\n"
+    (directory / "prometheus.yml").write_text(config, encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

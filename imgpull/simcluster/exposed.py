@@ -217,7 +217,6 @@ class Meter:
         if not len(self._at_s):
             return np.zeros(len(at_s))
         totals = self._totals[:, Segment._fields.index(rate) - 2]
-        # Rounding must not let a counter fall: that would be a reset.
-        found = np.maximum.accumulate(np.interp(at_s, self._at_s, totals))
         before = np.interp(since_s, self._at_s, totals)
-        return np.where(at_s >= since_s, np.maximum(found - before, 0.0), found)
+        found: Floats = np.interp(at_s, self._at_s, totals)
+        return found - np.where(at_s >= since_s, before, 0.0)

@@ -59,8 +59,9 @@ __all__ = [
     "name_patterns",
 ]
 
-# Of a subquery that names none: global.evaluation_interval, unless configured.
-_DEFAULT_RESOLUTION_MS = 60_000
+# Of a subquery that names none: global.evaluation_interval, which prometheus-operator sets to 30 s
+# unless told otherwise, as ClusterLoader2's manifests do not.
+_DEFAULT_RESOLUTION_MS = 30_000
 
 
 @dataclass(frozen=True)

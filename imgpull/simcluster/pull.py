@@ -3,7 +3,8 @@
 Hides which layer may be fetched or applied next, who leads and who follows, and what a failure
 leaves. containerd 2.3 core/unpack/unpacker.go: unpacked[i] = max(unpacked[i-1], fetched[i]) +
 apply[i]; a layer whose snapshot is there is not even fetched; two pulls of one layer lock each
-other out (since 1.7). What a failed pull had completed stays (a simplification).
+other out (since 1.7). What a failed pull had completed goes with its lease, unless
+others wait for it (ASSUMPTION: garbage is collected within the back-off).
 """
 
 from collections import deque
@@ -59,6 +60,8 @@ class Pull:
         self._era = 0  # counts leaders: what an earlier one planned is void
         self._undone: list[int] = []  # positions, in order; the first few may be applied
         self._begun: set[int] = set()
+        self._brought: set[str] = set()  # digests
+        self._applied: set[int] = set()  # chain ids
         self.followers: deque[Call] = deque()
 
     def lead(self, now_s: float, call: Call) -> None:
@@ -145,6 +148,7 @@ class Pull:
                 return
             self._fault_at -= 1
         runtime.blobs.add(layer.digest)
+        self._brought.add(layer.digest)
         if runtime.shared_slots and len(runtime.pulls) > 1:
             runtime.fetch_more(now_s)
         else:
@@ -211,6 +215,7 @@ class Pull:
         """A layer is unpacked: its snapshot is there."""
         chain = self._chains[position]
         self._runtime.snapshots.add(chain)
+        self._applied.add(chain)
         waiting = self._runtime.applying.pop(chain)
         if position in self._undone:
             self._undone.remove(position)
@@ -264,6 +269,7 @@ class Pull:
             self.lead(now_s, self.followers.popleft())
         else:
             del runtime.pulls[self._image]
+            self._collect_garbage()
         runtime.settle(now_s)
         for pull in released:
             pull._begun &= {u.position for u in runtime.unpackings if u.pull is pull}
@@ -272,6 +278,13 @@ class Pull:
     def _error(self, kind: str, digest: str) -> str:
         version = self._play.world.containerd.version
         return failures.fetching(kind, self._image, digest, version)
+
+    def _collect_garbage(self) -> None:
+        """Nothing refers to what this pull brought, unless another one is at work."""
+        runtime = self._runtime
+        if not runtime.pulls:
+            runtime.blobs -= self._brought
+            runtime.snapshots -= self._applied
 
     def stalled(self, now_s: float) -> None:
         """No byte came for as long as containerd waits: the pull is cancelled."""

@@ -12,9 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from imgpull import __version__, cl2, exporters, units
+from imgpull.cl2.places import read_yaml
 from imgpull.config import schema
 from imgpull.config.image import Layer
 from imgpull.config.job import Job
@@ -48,14 +47,14 @@ class SimEngine:
 
     def validate(self, bundle: Bundle) -> None:
         """RenderError when the bundle asks for what the simulator does not know."""
-        require_playable(cl2.load_test(bundle.test_config), _world(self._job))
+        require_playable(_test(bundle), _world(self._job))
         _scrape_interval_s(bundle)
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Simulate the bundle and leave CL2's report, events, pods and series."""
         if bundle is None:
             raise RenderError("the simulator was given no bundle", hint="this is a bug: report it")
-        test = cl2.load_test(bundle.test_config)
+        test = _test(bundle)
         run = Interpreter(_world(self._job), test, _scrape_interval_s(bundle))
         for step in test.steps:
             say(step.name)
@@ -219,13 +218,24 @@ def _check_rate(name: str, value: float, *, whole: bool) -> None:
     raise ConfigError(f"engine.rates.{name}={value} is {wrong}", hint="see conf/engine/sim.yaml")
 
 
-def _scrape_interval_s(bundle: Bundle) -> float:
+def _test(bundle: Bundle) -> cl2.TestConfig:
+    return cl2.load_test(bundle.test_config, _overrides(bundle))
+
+
+def _overrides(bundle: Bundle) -> dict[str, Any]:
     path = bundle.directory / OVERRIDES
     try:
-        overrides = yaml.safe_load(path.read_text("utf-8")) or {}
-        # 30 s is the default of Azure's CL2, which knows this key.
-        interval_s = units.parse_duration(overrides.get("CONTAINERD_SCRAPE_INTERVAL", "30s"))
-    except (AttributeError, OSError, ValueError, yaml.YAMLError) as error:
+        return read_yaml(path.read_text("utf-8"), OVERRIDES).mapping()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RenderError(f"{OVERRIDES}: {error}", hint=f"correct templates/{OVERRIDES}") from error
+
+
+def _scrape_interval_s(bundle: Bundle) -> float:
+    # 30 s is the default of Azure's CL2, which knows this key.
+    written = _overrides(bundle).get("CONTAINERD_SCRAPE_INTERVAL", "30s")
+    try:
+        interval_s = units.parse_duration(written)
+    except (TypeError, ValueError) as error:
         raise RenderError(f"{OVERRIDES}: {error}", hint=f"correct templates/{OVERRIDES}") from error
     if interval_s <= 0:
         raise RenderError(

@@ -123,6 +123,12 @@ def _check_query(call: cl2.MeasurementCall, query: cl2.Query, world: World) -> N
             f"{query.name}: the simulator has no series named {name}",
             hint=f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}",
         )
+    for pattern, takes in promql.name_patterns(bounded).items():
+        if not any(map(takes, known)):
+            raise call.error(
+                f"{query.name}: the simulator has no series that {pattern} selects",
+                hint=f"known: {', '.join(sorted(known))}",
+            )
 
 
 # ---------------------------------------------------------------- objects

@@ -134,8 +134,9 @@ class ControlledPods:
                 failed += _failed(life, its, waited.looked_s)
         if not late:
             return Gathered(end_s - now_s)
-        if namespace and any(life.deleted for life in late):
-            # Without a namespace the API refuses to delete a collection, and CL2 only logs that.
+        if any(life.deleted for life in late):
+            # In no namespace there is nothing: the API refuses to delete the pods of all of them
+            # at once, which CL2 only logs.
             self.lives.force_delete(namespace, self.start.text("labelSelector"), end_s)
         return Gathered(
             end_s - now_s,
