@@ -96,13 +96,15 @@ def trial(nodes: int) -> dict[str, float]:
 
     from imgpull import engines, render
     from imgpull.config import job as jobs
+    from imgpull.config import schema
 
+    schema.register()
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         config = compose("config", [f"nodes={nodes}", f"deployments={nodes}", "qps=100"])
     job = jobs.job_from(jobs.resolve(config))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
-        bundle = render.render(job, out / "bundle")
+        bundle = render.write(render.render(job), out / "bundle")
         engine = engines.build(job)
         engine.check()
         begun_s = time.perf_counter()

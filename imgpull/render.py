@@ -210,7 +210,7 @@ def _context(job: Job) -> dict[str, Any]:
             "kubelet_runtime_operations_errors": exporters.KUBELET_RUNTIME_OPERATIONS_ERRORS,
             "containerd_throughput": exporters.throughput_metric(containerd),
             "containerd_pulls": exporters.pulls_metric(containerd),
-            "network_plugin": exporters.NETWORK_PLUGIN,
+            "network_plugin": exporters.network_plugin_metric(containerd),
         },
     }
 

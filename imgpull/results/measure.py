@@ -28,8 +28,9 @@ _UNITS = {
 _EDGES: Mapping[str, tuple[float, ...]] = {
     exporters.KUBELET_IMAGE_PULL: exporters.KUBELET_IMAGE_PULL_EDGES_S,
     exporters.KUBELET_RUNTIME_OPERATIONS: exporters.KUBELET_RUNTIME_OPERATIONS_EDGES_S,
-    exporters.NETWORK_PLUGIN: exporters.DEFAULT_EDGES,
+    "network_plugin_operations_duration": exporters.DEFAULT_EDGES,
     "image_pulling_throughput_bucket": exporters.DEFAULT_EDGES,
+    "image_pulling_throughput_mibps_bucket": exporters.THROUGHPUT_EDGES_MIB_S,
 }
 _PARTS = re.compile(r"\w+_(total|count|sum|bucket)\b")
 

@@ -50,6 +50,7 @@ from imgpull.simcluster.promvectors import (
 __all__ = [
     "STALE",
     "DictStore",
+    "Memo",
     "Sample",
     "Series",
     "Store",
@@ -72,15 +73,23 @@ class Sample:
     value: float
 
 
-def evaluate(query: str, store: Store, at_s: float) -> list[Sample]:
+# Aggregations that were worked out already, by text (and where subqueries in them end) and steps.
+Memo = dict[tuple[str, tuple[int, ...]], list[Vector]]
+
+
+def evaluate(query: str, store: Store, at_s: float, memo: Memo | None = None) -> list[Sample]:
     """Answer an instant query at `at_s` seconds, sorted by labels.
 
-    Raises RenderError for what `check` refuses and for series that a query cannot tell apart.
+    Queries over one store may share a `memo`: the three quantiles of a histogram sum the same
+    buckets. Raises RenderError for what `check` refuses and for series that a query cannot tell
+    apart.
     """
     tree, at_ms = accepted(query), round(at_s * 1000)
     try:
         with np.errstate(all="ignore"):  # 0/0 is NaN and 1/0 is +Inf in PromQL, not a mistake
-            (result,) = _Evaluation(store, [at_ms], end_ms=at_ms).vectors(tree)
+            (result,) = _Evaluation(store, [at_ms], at_ms, {} if memo is None else memo).vectors(
+                tree
+            )
     except AmbiguousError as error:
         raise RenderError(
             f"PromQL cannot be evaluated: {error}: {query}", hint=error.hint
@@ -96,6 +105,7 @@ class _Evaluation:
     store: Store
     steps_ms: Sequence[int]  # ascending, at least one
     end_ms: int  # not before the last step; subqueries within go on to here
+    memo: Memo
 
     def vectors(self, node: Any) -> list[Vector]:
         return [value for value in self._values(node) if isinstance(value, Vector)]
@@ -164,6 +174,12 @@ class _Evaluation:
         ]
 
     def _aggregate(self, node: Any) -> list[Vector]:
+        key = f"{node} {self.end_ms}", tuple(self.steps_ms)
+        if key not in self.memo:
+            self.memo[key] = self._aggregated(node)
+        return self.memo[key]
+
+    def _aggregated(self, node: Any) -> list[Vector]:
         clause, name = node.modifier, str(node.op)
         without = clause is not None and clause.type == ast.AggModifierType.Without
         grouping = Grouping(tuple(clause.labels) if clause else (), alone=not without)

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache, cached_property
 from itertools import chain
 from typing import Any, Protocol
 
@@ -34,6 +35,19 @@ class Series:
     labels: Labels
     times_s: Floats
     values: Floats
+    _named: dict[str, Labels] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def times_ms(self) -> Integers:
+        """When the samples were taken, as Prometheus keeps it."""
+        times_ms: Integers = np.rint(self.times_s * 1000).astype(np.int64)
+        return times_ms
+
+    def named(self, name: str) -> Labels:
+        """The labels with the metric's name; made once, for a trial asks for them many times."""
+        if name not in self._named:
+            self._named[name] = {NAME: name, **self.labels}
+        return self._named[name]
 
 
 class Store(Protocol):
@@ -90,10 +104,10 @@ def _selected(
     together: dict[int, tuple[list[Labels], list[Series]]] = {}
     for name, series in _matched(store, selector):
         labels, group = together.setdefault(id(series.times_s), ([], []))
-        labels.append({NAME: name, **series.labels} if named else series.labels)
+        labels.append(series.named(name) if named else series.labels)
         group.append(series)
     for labels, group in together.values():
-        times_ms = np.rint(group[0].times_s * 1000).astype(np.int64)
+        times_ms = group[0].times_ms
         kept = columns(times_ms)
         if kept.start < kept.stop:
             values = np.concatenate([series.values[kept] for series in group])
@@ -103,13 +117,18 @@ def _selected(
 def _matched(store: Store, selector: Any) -> Iterator[tuple[str, Series]]:
     takes_name, only = name_test(selector), literal_name(selector)
     tests = [
-        (matcher.name, matcher_test(matcher))
+        # Many series have the same value: a regex is tried once on each.
+        (matcher.name, cache(matcher_test(matcher)))
         for matcher in selector.matchers.matchers
         if matcher.name != NAME
     ]
     for name in [only] if only else store.names():
         for series in store.select(name) if takes_name(name) else ():
-            if all(test(series.labels.get(label, "")) for label, test in tests):
+            labels = series.labels
+            for label, test in tests:
+                if not test(labels.get(label, "")):
+                    break
+            else:
                 yield name, series
 
 

@@ -80,6 +80,7 @@ def queries(
     gather: cl2.MeasurementCall,
     window: tuple[float, float],
     store: promql.Store,
+    memo: promql.Memo,
 ) -> Gathered:
     """One GenericPrometheusQuery over the window between its calls."""
     asked = cl2.prometheus_queries(start)
@@ -91,7 +92,7 @@ def queries(
         for query in asked.queries:
             bounded = query.query.replace("%v", f"{whole_s}s")
             # CL2 asks at whole seconds and drops NaN.
-            found = promql.evaluate(bounded, store, float(int(now_s + _ROUNDING_S)))
+            found = promql.evaluate(bounded, store, float(int(now_s + _ROUNDING_S)), memo)
             samples = [sample for sample in found if not math.isnan(sample.value)]
             violations += _answer(query, asked, samples, rows)
     except RenderError as error:

@@ -16,7 +16,7 @@ from imgpull.engines.sim.declared import Action, BundleError, Declared, namespac
 from imgpull.engines.sim.gathered import EPOCH, Gathered
 from imgpull.engines.sim.lives import Lives
 from imgpull.engines.sim.pacing import Pacing
-from imgpull.simcluster import PodRequest, Trace, World
+from imgpull.simcluster import PodRequest, Trace, World, promql
 from imgpull.simcluster.scrape import Exporters
 
 
@@ -43,6 +43,7 @@ class Interpreter:
         self._gathered: list[Gathered] = []
         self._aborted = False
         self._scraped: tuple[tuple[int, float], Exporters] | None = None
+        self._memo: promql.Memo = {}  # of what is scraped
 
     @property
     def pods(self) -> list[PodRequest]:
@@ -133,7 +134,8 @@ class Interpreter:
             controlled = waits.ControlledPods(start, started_s, self._lives)
             return controlled.gather(call, self.clock_s)
         if call.method == "GenericPrometheusQuery":
-            return gathered.queries(start, call, (started_s, self.clock_s), self._store())
+            store, window = self._store(), (started_s, self.clock_s)
+            return gathered.queries(start, call, window, store, self._memo)
         trace = self._lives.trace(self.clock_s)
         chosen = start.text("namespace"), start.text("labelSelector")
         pods = self._lives.selected(*chosen, trace)
@@ -145,6 +147,7 @@ class Interpreter:
         if self._scraped is None or self._scraped[0] != key:
             trace = self._lives.trace(self.clock_s)
             self._scraped = key, Exporters(self._world, trace, 0.0, self.clock_s, self._interval_s)
+            self._memo = {}
         return self._scraped[1]
 
     def finish(self, out: Path) -> cl2.Junit:
