@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from imgpull import pipeline, render
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.errors import ConfigError, ImgpullError
+from imgpull.sweep import workers
 from imgpull.sweep.ending import INTERRUPTED, OK, REFUSED
 from imgpull.sweep.ledger import NAME as LEDGER
 from imgpull.sweep.ledger import Ledger
@@ -56,6 +58,9 @@ def run(
 
 def run_task(config: DictConfig) -> None:
     """One Hydra job: the trial that was planned for its directory."""
+    if not _active and workers.is_worker():
+        workers.run_planned(str(HydraConfig.get().sweep.subdir))
+        return
     if not _active:
         raise Finished(_refuse(ConfigError(
             "trials are run by imgpull's own sweeper",
@@ -113,7 +118,10 @@ def _run(
             stop_on_failure=asked["on_failure"] == "stop",
         )
         _active[:] = [sweep]
-        return sweep.run(lambda planned: _launch(launcher, directory, planned))
+        # By name: Hydra may load its plugins' modules more than once.
+        serial = type(launcher).__name__ == "BasicLauncher"
+        together = 1 if serial else workers.batch_size()
+        return sweep.run(partial(_launch, launcher, directory), together=together)
 
 
 def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
@@ -195,16 +203,19 @@ def _begin(
     Ledger(directory).append_all([begun, *(planned.as_event() for planned in plan)])
 
 
-def _launch(launcher: Launcher, directory: Path, planned: Planned) -> None:
+def _launch(launcher: Launcher, directory: Path, trials: Sequence[Planned]) -> None:
     quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
     overrides = [
-        *planned.cell.overrides,
-        f"trial={planned.trial}",
-        f"hydra.sweep.dir='{quoted}'",
-        f"hydra.sweep.subdir='{planned.directory}'",
+        [
+            *planned.cell.overrides,
+            f"trial={planned.trial}",
+            f"hydra.sweep.dir='{quoted}'",
+            f"hydra.sweep.subdir='{planned.directory}'",
+        ]
+        for planned in trials
     ]
-    number = int(planned.directory.split("/")[0])
-    (done,) = launcher.launch([overrides], initial_job_idx=number)
-    # Hydra catches what a job raises. Ours raises nothing of a trial's, so this must be seen.
-    if isinstance(done._return_value, Exception):
-        raise done._return_value
+    number = int(trials[0].directory.split("/")[0])
+    for done in launcher.launch(overrides, initial_job_idx=number):
+        # Hydra catches what a job raises. Ours raises nothing of a trial's, so this must be seen.
+        if isinstance(done._return_value, Exception):
+            raise done._return_value

@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgpull import pipeline
 from imgpull.errors import ImgpullError
-from imgpull.results.record import JobRecord
+from imgpull.results.record import JobRecord, read_record
+from imgpull.sweep import workers
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, Conclusion, conclude
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.plan import Planned
 from imgpull.sweep.progress import Progress
 from imgpull.sweep.tracked import Tracked
+
+Launch = Callable[[Sequence[Planned]], None]
 
 
 @dataclass
@@ -39,23 +41,19 @@ class Sweep:
         self.ledger = Ledger(self.directory)
         self.progress = Progress(len(self.plan))
 
-    def run(self, launch: Callable[[Planned], None]) -> int:
-        """Launch every trial in turn, do the end step; returns the exit status."""
+    def run(self, launch: Launch, *, together: int = 1) -> int:
+        """Launch every trial, `together` at once, do the end step; returns the exit status."""
         with self.progress:
-            status = self._run(launch)
+            status = self._run(launch, together)
         return self._finish(status)
 
-    def _run(self, launch: Callable[[Planned], None]) -> int:
+    def _run(self, launch: Launch, together: int) -> int:
         try:
             self._start()
-            for left, planned in zip(range(len(self.plan))[::-1], self.plan, strict=True):
-                self.ledger.append("started", trial_id=planned.trial_id, dir=planned.directory)
-                self.progress.start(planned.name, planned.trial, planned.attempt)
-                launch(planned)
-                if left and self._should_stop():
-                    trials = f"{left} trial{'s' * (left > 1)}"
-                    self.warnings.append(f"on_failure=stop: {trials} after it did not run")
-                    break
+            if together == 1:
+                self._one_by_one(launch)
+            else:
+                self._side_by_side(launch, together)
         except KeyboardInterrupt:
             self.ledger.append("interrupted")
             return INTERRUPTED
@@ -69,6 +67,27 @@ class Sweep:
             return FAILED
         return OK if all(record.counts for record in self.records) else FAILED
 
+    def _one_by_one(self, launch: Launch) -> None:
+        for nth, planned in enumerate(self.plan, 1):
+            self.progress.start(planned.name, planned.trial, planned.attempt)
+            launch([planned])
+            if self._stops_after(nth):
+                return
+
+    def _side_by_side(self, launch: Launch, together: int) -> None:
+        """Workers run the trials; what they left is taken in here, in the order of the plan."""
+        with workers.told(self.directory, self.plan):
+            for begin in range(0, len(self.plan), together):
+                batch = self.plan[begin : begin + together]
+                self.progress.step(f"{len(batch)} trials side by side")
+                launch(batch)
+                for planned in batch:
+                    self.progress.start(planned.name, planned.trial, planned.attempt)
+                    self._take_in(read_record(self.directory / planned.directory))
+                    self._log(self.directory / planned.directory)
+                if self._stops_after(begin + len(batch)):
+                    return
+
     def _start(self) -> None:
         self.progress.step("opening tracking")
         command = shlex.join(["python", *sys.argv])
@@ -80,31 +99,15 @@ class Sweep:
 
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
-        place = pipeline.Place(
-            directory=self.directory / planned.directory,
-            name=planned.name,
-            cell_id=planned.cell.cell_id,
-            factors=planned.cell.factors,
-            block=planned.block,
-            position=planned.position,
-            attempt=planned.attempt,
-        )
-        record = pipeline.run_job(
-            planned.job, planned.values, planned.cell.files, place, self.progress.step
-        )
-        self.records.append(record)
-        self.ledger.append(
-            "finished",
-            trial_id=record.trial_id,
-            dir=planned.directory,
-            verdict=record.verdict,
-            wall_s=record.wall_s,
-            virtual_s=record.virtual_s,
-        )
+        record = workers.run_trial(self.directory, planned, self.progress.step)
         self.progress.step("logging")
-        self._log(place.directory)
-        self.progress.finish(record)
+        self._log(self.directory / planned.directory)
+        self._take_in(record)
         return record
+
+    def _take_in(self, record: JobRecord) -> None:
+        self.records.append(record)
+        self.progress.finish(record)
 
     def _log(self, job_dir: Path) -> None:
         run_id = self.tracked.log(job_dir)
@@ -112,8 +115,14 @@ class Sweep:
             where = job_dir.relative_to(self.directory).as_posix()
             self.ledger.append("logged", dir=where, run_id=run_id)
 
-    def _should_stop(self) -> bool:
-        return self.stop_on_failure and not self.records[-1].counts
+    def _stops_after(self, done: int) -> bool:
+        """Whether on_failure=stop ends the sweep with trials left."""
+        left = len(self.plan) - done
+        if not left or not self.stop_on_failure or all(each.counts for each in self.records):
+            return False
+        trials = f"{left} trial{'s' * (left > 1)}"
+        self.warnings.append(f"on_failure=stop: {trials} after it did not run")
+        return True
 
     def warn_once(self, warning: str) -> None:
         """Say this at the end."""
