@@ -119,8 +119,11 @@ class Runtime:
         """Something changed: find anew how fast unpacking, disk and downloads go on."""
         self.note(now_s)
         pulling, active = bool(self.pulls), self.unpackings
-        cores = min(1.0, self.play.world.node.vcpus / len(active)) if active else 1.0
-        offered = sum(unpacking.bytes_s for unpacking in active) * cores
+        cores, offered = 1.0, 0.0
+        if active:
+            cores = min(1.0, self.play.world.node.vcpus / len(active))
+            for unpacking in active:
+                offered += unpacking.bytes_s * cores
         self.disk.offer(now_s, offered, pulling=pulling)
         speed = cores * self.disk.slowed
         for unpacking in active:

@@ -6,11 +6,9 @@ of the controller manager's client; the scheduler binds one pod a token and pref
 the fewest pods (NodeResourcesLeastAllocated and PodTopologySpread; ImageLocality is not modelled).
 """
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 from imgpull.simcluster.delays import Luck, TokenBucket
 from imgpull.simcluster.model import PodRequest, PodTrace, World
@@ -54,9 +52,12 @@ class Scheduler:
         self._world, self._luck, self._bind = world, luck, bind
         rates, count = world.rates, len(world.node_names)
         self._bucket = TokenBucket(rates.scheduler_pods_s, rates.scheduler_burst)
-        self._pods = np.zeros(count, dtype=np.int64)
-        self._spread: dict[str, NDArray[np.int64]] = {}  # pods of each spread on each node
-        self._cpu_cores, self._memory_bytes = np.zeros(count), np.zeros(count)
+        self._pods = [0] * count
+        self._by_pods: list[list[int]] = [[] for _ in range(world.node.max_pods + 1)]
+        self._by_pods[0] = list(range(count))  # nodes with so many pods, in order
+        self._unspread = 0  # pods of no spread
+        self._spread: dict[str, list[int]] = {}  # pods of each spread on each node
+        self._cpu_cores, self._memory_bytes = [0.0] * count, [0.0] * count
         self._index = {name: index for index, name in enumerate(world.node_names)}
         self._waiting: list[PodTrace] = []
 
@@ -72,13 +73,11 @@ class Scheduler:
         request = pod.request
         if request.deleted_s <= now_s:
             return
-        room = self._room(request)
-        fewest = self._pods[room].min() if room.any() else -1
-        if fewest < 0:
+        candidates = self._candidates(request)
+        if not candidates:
             self._waiting.append(pod)
             return
-        candidates = np.flatnonzero(room & (self._pods == fewest))
-        node = int(candidates[int(self._luck.share("spread", request.index) * len(candidates))])
+        node = candidates[int(self._luck.share("spread", request.index) * len(candidates))]
         self._count(node, request, 1)
         pod.node, pod.scheduled_s = self._world.node_names[node], now_s
         self._bind(now_s, pod)
@@ -91,23 +90,40 @@ class Scheduler:
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def _room(self, request: PodRequest) -> NDArray[np.bool_]:
-        node = self._world.node
-        room = self._pods < node.max_pods
-        if request.cpu_cores:
-            room &= self._cpu_cores + request.cpu_cores <= node.vcpus
-        if request.memory_bytes:
-            room &= self._memory_bytes + request.memory_bytes <= node.memory_bytes
-        if request.spread is not None and request.spread in self._spread:
-            there = self._spread[request.spread]
-            room &= there - there.min() < request.max_skew
-        return room
+    def _candidates(self, request: PodRequest) -> list[int]:
+        """Of the nodes that may take the pod those with the fewest pods, in order."""
+        there = self._spread.get(request.spread or "")
+        asks = request.cpu_cores or request.memory_bytes
+        # Where every pod is of one spread, the nodes with the fewest pods are those it allows.
+        binds = there is not None and (len(self._spread) > 1 or self._unspread > 0)
+        fewest = min(there) if there is not None and (asks or binds) else 0
+        for nodes in self._by_pods[:-1]:
+            if nodes and not asks and not binds:
+                return nodes
+            found = [node for node in nodes if self._fits(node, request, there, fewest)]
+            if found:
+                return found
+        return []
+
+    def _fits(self, node: int, request: PodRequest, there: list[int] | None, fewest: int) -> bool:
+        hardware = self._world.node
+        return (
+            self._cpu_cores[node] + request.cpu_cores <= hardware.vcpus
+            and self._memory_bytes[node] + request.memory_bytes <= hardware.memory_bytes
+            and (there is None or there[node] - fewest < request.max_skew)
+        )
 
     def _count(self, node: int, request: PodRequest, more: int) -> None:
-        self._pods[node] += more
+        pods = self._pods[node]
+        alike = self._by_pods[pods]
+        del alike[bisect_left(alike, node)]
+        self._pods[node] = pods + more
+        insort(self._by_pods[pods + more], node)
         self._cpu_cores[node] += more * request.cpu_cores
         self._memory_bytes[node] += more * request.memory_bytes
-        if request.spread is not None:
-            if request.spread not in self._spread:
-                self._spread[request.spread] = np.zeros(len(self._pods), dtype=np.int64)
-            self._spread[request.spread][node] += more
+        if request.spread is None:
+            self._unspread += more
+            return
+        if request.spread not in self._spread:
+            self._spread[request.spread] = [0] * len(self._pods)
+        self._spread[request.spread][node] += more

@@ -121,7 +121,10 @@ def _run(
         # By name: Hydra may load its plugins' modules more than once.
         serial = type(launcher).__name__ == "BasicLauncher"
         together = 1 if serial else workers.batch_size()
-        return sweep.run(partial(_launch, launcher, directory), together=together)
+        try:
+            return sweep.run(partial(_launch, launcher, directory), together=together)
+        finally:
+            _active.clear()
 
 
 def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
