@@ -112,8 +112,6 @@ REFUSED = [
      "give cluster.registry.requests_per_minute the value of the datasheet"),
     ("cluster.registry.requests_burst", 0, "cluster.registry.requests_burst=0 is not above zero",
      "give cluster.registry.requests_burst the value of the datasheet"),
-    ("cluster.registry.retry_after_s", -1.0, "cluster.registry.retry_after_s=-1.0 is below "
-     "zero or no number", "use cluster.registry.retry_after_s=0"),
     ("cluster.registry.zone_link_mbit_s", 0.0,
      "cluster.registry.zone_link_mbit_s=0.0 is not above zero",
      "give cluster.registry.zone_link_mbit_s the value of the datasheet"),

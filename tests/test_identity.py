@@ -35,7 +35,7 @@ PHYSICAL: dict[str, Any] = {
     "cluster.containerd.image_pull_progress_timeout": "6m", "cluster.zones": 3,
     "cluster.node.disk_burst_mb_s": 1200.0, "cluster.node.disk_burst_minutes": 31.0,
     "cluster.registry.requests_per_minute": 10000.0, "cluster.registry.requests_burst": 1001,
-    "cluster.registry.retry_after_s": 1.0, "cluster.registry.zone_link_mbit_s": 10000.0,
+    "cluster.registry.zone_link_mbit_s": 10000.0,
     "image.layers[0].digest": "base", "image.reference": "reg.io/other:1",
     "image.digest": "sha256:" + "0" * 64, "image.platform": "linux/arm64",
     "image.layers[0].compressed_bytes": "31MB", "image.layers[0].unpacked_bytes": "79MB",

@@ -25,7 +25,6 @@ ARRIVES: list[tuple[str, Any, str, Any]] = [
     ("cluster.zones", 3, "registry.zones", 3),
     ("cluster.registry.requests_per_minute", 600.0, "registry.requests_s", 10),
     ("cluster.registry.requests_burst", 7, "registry.requests_burst", 7),
-    ("cluster.registry.retry_after_s", 2.5, "registry.retry_after_s", 2.5),
     ("cluster.registry.zone_link_mbit_s", 8000.0, "registry.zone_link_bytes_s", 1e9),
     ("cluster.containerd.image_pull_progress_timeout", "90s",
      "containerd.image_pull_progress_timeout_s", 90),

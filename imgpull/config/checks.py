@@ -158,7 +158,7 @@ def _check_toleration(where: str, toleration: schema.Toleration) -> None:
         )
 
 
-_MAY_BE_ZERO = ("registry.retry_after_s", "containerd.concurrent_layer_fetch_buffer")
+_MAY_BE_ZERO = ("containerd.concurrent_layer_fetch_buffer",)
 
 
 def _figures(cluster: schema.Cluster) -> Iterator[tuple[str, float]]:

@@ -120,7 +120,6 @@ class Registry:
     first_byte_ms: float = MISSING
     requests_per_minute: float | None = None
     requests_burst: int = 1000
-    retry_after_s: float = 0
     zone_link_mbit_s: float | None = None
 
 

@@ -51,7 +51,6 @@ class Registry:
     first_byte_s: float
     requests_s: float | None = None  # requests beyond this rate are answered 429; None: no limit
     requests_burst: int = 1
-    retry_after_s: float = 0.0  # what the 429 asks for
     zones: int = 1  # nodes belong to zones in turn
     zone_link_bytes_s: float = math.inf  # between the registry and all nodes of one zone
 

@@ -113,7 +113,6 @@ def _registry(cluster: schema.Cluster) -> model.Registry:
         first_byte_s=told.first_byte_ms / 1e3,
         requests_s=told.requests_per_minute and told.requests_per_minute / 60,
         requests_burst=told.requests_burst,
-        retry_after_s=told.retry_after_s,
         zones=cluster.zones,
         zone_link_bytes_s=link_mbit_s * 1e6 / 8,
     )
