@@ -227,7 +227,7 @@ def test_every_figure_of_a_cluster_names_its_source_or_is_an_assumption(path: Pa
     title, *lines = path.read_text().splitlines()
     assert "Azure docs" in title
     figures = [line for line in lines if re.match(r"  \w+: \d", line)]
-    assert len(figures) >= 17
+    assert len(figures) >= 16
     for line in figures:
         assert line.split(":")[0].strip() in IN_THE_TITLE or SOURCE.search(line), line
 
