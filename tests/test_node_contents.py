@@ -210,3 +210,11 @@ def test_a_pull_that_failed_alone_leaves_nothing_for_the_next_try() -> None:
             assert pod.attempts[-1].fetched_bytes == 300 * MB
             return
     pytest.fail("no seed made the pull fail")
+
+
+def test_a_pull_that_is_refused_a_layer_stops_working_on_the_others() -> None:
+    strict = replace(world().registry, requests_s=1e-3, requests_burst=4)  # resolves, no more
+    held = Held(blobs=frozenset({"a"}))
+    trace = simulate(world(registry=strict, held=held), pods(0.0), until_s=100.0)
+    assert "blobs/b: 429" in failures(trace.pods[0])[0][1]
+    assert rates_of(trace)["node-0"] == ()

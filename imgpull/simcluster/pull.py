@@ -95,7 +95,7 @@ class Pull:
     def fetch(self, now_s: float) -> None:
         """Ask for further layers while there are download slots."""
         runtime, queue, era = self._runtime, self._queue, self._era
-        while queue and era == self._era:
+        while self._lead is not None and queue and era == self._era:
             free = runtime.free_slots if runtime.shared_slots else self._slots
             if free <= 0:
                 return
@@ -159,8 +159,7 @@ class Pull:
     def _wake(self, now_s: float, waiting: "list[Pull]") -> None:
         """Pulls of other images waited for a layer of this one: they look again."""
         for pull in waiting:
-            if pull._lead is not None:
-                pull.look_again(now_s)
+            pull.look_again(now_s)
 
     def look_again(self, now_s: float) -> None:
         """A layer that another pull had locked is there, or given up."""
@@ -180,6 +179,8 @@ class Pull:
 
         `changed`: a layer has just been applied.
         """
+        if self._lead is None:  # given up meanwhile
+            return
         runtime, undone = self._runtime, self._undone
         while undone and self._chains[undone[0]] in runtime.snapshots:
             undone.pop(0)
@@ -196,7 +197,7 @@ class Pull:
                 continue
             if runtime.most_unpacks > 1 and len(runtime.unpackings) >= runtime.most_unpacks:
                 break
-            if self._lead is not None and self._lead.fault == "disk_full":
+            if self._lead.fault == "disk_full":
                 if self._fault_at == 0:
                     self._fail(now_s, failures.unpacking("disk_full", self._image, layer.digest))
                     return
@@ -222,8 +223,7 @@ class Pull:
         self.unpack(now_s, changed=True)
         for pull in waiting:
             pull._begun.discard(position)
-            if pull._lead is not None:
-                pull.unpack(now_s)
+            pull.unpack(now_s)
 
     def _complete(self, now_s: float) -> None:
         """The last layer is unpacked: who led has the image, and so have those who waited."""
