@@ -1,0 +1,1 @@
+"""A real cluster: access, checks, image cache, recording, ownership. Knows nothing of engines."""
