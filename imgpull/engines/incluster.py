@@ -1,0 +1,1 @@
+"""CL2 inside the cluster, as a Kubernetes Job."""

@@ -1,0 +1,1 @@
+"""CL2 as a program on this machine: an executable, or an image in docker."""
