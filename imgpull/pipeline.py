@@ -23,10 +23,11 @@ import yaml
 from imgpull import __version__, engines, render, results
 from imgpull.config import job as jobs
 from imgpull.config.job import Job
-from imgpull.engines import Engine, Outcome, Say
+from imgpull.engines import Engine, Execution, Outcome, Say, Session
 from imgpull.errors import ImgpullError, ReportError
 from imgpull.results.record import Failure, JobRecord, write_record
 
+_APART = engines.Apart()
 RESOLVED = "config.resolved.yaml"
 # libyaml's are ten times faster; it is missing on few machines.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -47,6 +48,7 @@ class Place:
     block: int = 1
     position: int = 1
     attempt: int = 1
+    sweep: str = ""  # names what is made on a cluster
 
 
 def trial_id(cell_id: str, trial: int) -> str:
@@ -55,12 +57,18 @@ def trial_id(cell_id: str, trial: int) -> str:
 
 
 def run_job(
-    job: Job, values: Mapping[str, Any], files: Mapping[str, str] | None, place: Place, say: Say
+    job: Job,
+    values: Mapping[str, Any],
+    files: Mapping[str, str] | None,
+    place: Place,
+    say: Say,
+    session: Session = _APART,
 ) -> JobRecord:
     """Run one trial of a job and leave its complete directory.
 
-    `values` is the configuration that the job came from, `files` its rendered bundle. Raises only
-    what keeps the record itself from being written, such as a full disk.
+    `values` is the configuration that the job came from, `files` its rendered bundle, `session`
+    what the sweep's trials share. Raises only what keeps the record itself from being written, such
+    as a full disk.
     """
     begun = time.perf_counter()
     place.directory.mkdir(parents=True, exist_ok=True)
@@ -68,7 +76,7 @@ def run_job(
     attempt = _Attempt()
     with (place.directory / "run.log").open("a", encoding="utf-8") as log:
         try:
-            _run(job, files, place, attempt, _logged(log, say))
+            _run(job, files, place, attempt, _logged(log, say), session)
         except Exception as error:  # one bug must not cost the night's sweep
             attempt.fail(error)
             log.write(attempt.error.traceback if attempt.error else "")
@@ -122,10 +130,17 @@ class _Attempt:
 
 
 def _run(
-    job: Job, files: Mapping[str, str] | None, place: Place, attempt: _Attempt, say: Say
+    job: Job,
+    files: Mapping[str, str] | None,
+    place: Place,
+    attempt: _Attempt,
+    say: Say,
+    session: Session,
 ) -> None:
     say("starting")
-    engine = attempt.engine = engines.build(job)
+    engine = attempt.engine = engines.build(job)  # its subject is told whatever happens to others
+    execution = Execution(place.sweep, trial_id(place.cell_id, job.trial), place.attempt)
+    engine = attempt.engine = session.engine(job, execution)
     bundle = None
     if files is not None:
         bundle = render.write(files, place.directory / "bundle")
@@ -178,6 +193,8 @@ def _record(job: Job, place: Place, attempt: _Attempt, resolved: str, wall_s: fl
         bundle_sha256=attempt.bundle_sha256,
         config_sha256=hashlib.sha256(resolved.encode()).hexdigest(),
         git=git_state(),
+        allowed=job.allow,
+        observed=outcome.observed if outcome else {},
         host={"name": platform.node(), "system": platform.platform()},
         notes=jobs.notes(job) if engine and engine.renders else (),
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from imgpull import exporters, units
 from imgpull.cl2 import load_test, object_manifest, prometheus_queries
 from imgpull.cl2.places import read_yaml
-from imgpull.config.job import Job, scrape_room_s
+from imgpull.config.job import MEASURED_LABEL, Job, scrape_room_s
 from imgpull.errors import ConfigError, RenderError
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ def _context(job: Job) -> dict[str, Any]:
         ),
         "scrape_room": units.format_duration(room_s),
         "pulls_expected": job.cache == "cold",
+        "node_selector": {**job.cluster.node_selector, MEASURED_LABEL: "true"},
         "nodes_matcher": f'node=~"{job.cluster.node_prefix.replace(".", "[.]")}.+"',
         "prometheus_node_selector": "".join(
             f"{json.dumps(key)}: {json.dumps(value)}\n"

@@ -324,7 +324,8 @@ def test_the_group_values_stand_in_the_deployment(job: MakeJob) -> None:
     assert container["command"] == list(asked.image.command)
     assert container["args"] == list(asked.image.args)
     assert pod["imagePullSecrets"] == [{"name": "my-registry.login"}]
-    assert pod["nodeSelector"] == dict(asked.cluster.node_selector)
+    measured = {"imgpull.dev/measured": "true"}
+    assert pod["nodeSelector"] == {**asked.cluster.node_selector, **measured}
     assert [t["key"] for t in pod["tolerations"]] == ["dedicated", "example.com/spot", ""]
     plain = manifest(render.render(job("image.command=[]")))["spec"]["template"]["spec"]
     assert "imagePullSecrets" not in plain

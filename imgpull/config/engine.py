@@ -10,22 +10,61 @@ from typing import Any
 
 from imgpull import units
 from imgpull.config import checks, schema
+from imgpull.config.checks import check_pinned_reference
 from imgpull.config.typed import typed
 from imgpull.errors import ConfigError
 
 
-def engine_from(values: Any) -> schema.SimEngine | schema.ReplayEngine:
+def engine_from(values: Any) -> schema.Engine:
     """The engine, durations in their usual spelling; ConfigError names the key and the fix."""
     kind = values.get("kind") if isinstance(values, Mapping) else values
     if not isinstance(kind, str) or kind not in schema.ENGINES:
         raise ConfigError(
             f"engine.kind is {kind!r}", hint=f"choose one of: {', '.join(schema.ENGINES)}"
         )
-    engine: schema.SimEngine | schema.ReplayEngine = typed(values, schema.ENGINES[kind], "engine")
+    engine: schema.Engine = typed(values, schema.ENGINES[kind], "engine")
     if isinstance(engine, schema.SimEngine):
         _check_held(engine.held)
         return replace(engine, faults=_checked_faults(engine.faults))
+    if isinstance(engine, schema.RealEngine):
+        return _checked_real(engine)
     return engine
+
+
+# `--provider` of ClusterLoader2 (perf-tests clusterloader2/pkg/provider/provider.go).
+PROVIDERS = (
+    "aks", "aws", "autopilot", "eks", "gce", "gke", "gkekubemark", "kcp", "kind", "kubemark", "ks",
+    "local", "skeleton", "vsphere",
+)  # fmt: skip
+
+
+def _checked_real(engine: schema.RealEngine) -> schema.RealEngine:
+    if not 0 < engine.containerd_port < 65536:
+        raise ConfigError(
+            f"engine.containerd_port={engine.containerd_port} is no port",
+            hint="AKS nodes listen on engine.containerd_port=10257",
+        )
+    if isinstance(engine, schema.DockerEngine | schema.InClusterEngine):
+        check_pinned_reference(engine.image, "engine.image")
+        if engine.digest is not None and not engine.digest.startswith("sha256:"):
+            raise ConfigError(
+                f"engine.digest '{engine.digest}' is no digest",
+                hint="engine.digest=sha256:…, or engine.digest=null",
+            )
+    return replace(
+        engine,
+        wait_for_cluster=_duration("wait_for_cluster", engine.wait_for_cluster),
+        settle=_duration("settle", engine.settle),
+    )
+
+
+def check_real(engine: schema.RealEngine, cluster: schema.Cluster) -> None:
+    """ConfigError when ClusterLoader2 does not know the cluster's provider."""
+    if cluster.provider not in PROVIDERS:
+        raise ConfigError(
+            f"cluster.provider={cluster.provider} is no provider that ClusterLoader2 knows",
+            hint=f"choose one of: {', '.join(PROVIDERS)} (local: any cluster with a kubeconfig)",
+        )
 
 
 def check_fit(engine: schema.SimEngine, nodes: int, layers: int) -> None:

@@ -16,7 +16,7 @@ class Layer:
     """One image layer, sizes in bytes. `digest` names its content; None: no other layer has it."""
 
     compressed_bytes: int
-    unpacked_bytes: int
+    unpacked_bytes: int | None  # None: unknown
     compression: str
     digest: str | None = None
 
@@ -42,7 +42,8 @@ class Image:
     @property
     def unpacked_bytes(self) -> int | None:
         """What lands in the snapshotter."""
-        return sum(layer.unpacked_bytes for layer in self.layers) if self.layers else None
+        sizes = [layer.unpacked_bytes for layer in self.layers]
+        return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
 
     @property
     def pinned_reference(self) -> str:
@@ -69,7 +70,9 @@ def layers_from(layers: Sequence[schema.Layer], where: str) -> tuple[Layer, ...]
     return tuple(
         Layer(
             _size(layer.compressed_bytes, f"{where}[{index}].compressed_bytes"),
-            _size(layer.unpacked_bytes, f"{where}[{index}].unpacked_bytes"),
+            None
+            if layer.unpacked_bytes is None
+            else _size(layer.unpacked_bytes, f"{where}[{index}].unpacked_bytes"),
             layer.compression.name,
             layer.digest,
         )

@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from imgpull import units
 from imgpull.config import checks, schema
-from imgpull.config.engine import check_fit, engine_from
+from imgpull.config.engine import check_fit, check_real, engine_from
 from imgpull.config.image import Image, Layer, check_digests, image_from, layers_from
 from imgpull.config.typed import no_value, typed
 from imgpull.errors import ConfigError
@@ -33,7 +33,7 @@ class Job:
     nodes: int
     image: Image
     cluster: schema.Cluster
-    engine: schema.SimEngine | schema.ReplayEngine
+    engine: schema.Engine
     further_images: Mapping[str, tuple[Layer, ...]]  # of the simulated registry, by reference
     cache: str
     trial: int
@@ -42,6 +42,8 @@ class Job:
     metrics_wait_s: float | None  # None: auto
     containerd_scrape_interval_s: float
     seed: int
+    trial_limit_s: float
+    allow: tuple[str, ...]  # fields whose mismatch with the real cluster is accepted
 
     @property
     def pods(self) -> int:
@@ -49,17 +51,19 @@ class Job:
         return self.deployments * self.replicas
 
 
+# What the pods of every test select besides `cluster.node_selector`: a real engine puts it on
+# exactly as many nodes as are asked for, so that one pool serves every level of `nodes`.
+MEASURED_LABEL = "imgpull.dev/measured"
+
 # Keys of design 4.1 whose machinery is not there yet, with the only value accepted until it is.
 _NOT_BUILT: Mapping[str, object] = {
     "exclude": [],
     "retries": 0,
     "max_hours": None,
     "max_cost": None,
-    "trial_limit": "2h",
     "target_effect": None,
     "provision": "existing",
     "keep": False,
-    "allow": [],
 }
 
 
@@ -110,6 +114,8 @@ def job_from(values: Mapping[str, Any]) -> Job:
         metrics_wait_s=None if config.metrics_wait == "auto" else _duration(config, "metrics_wait"),
         containerd_scrape_interval_s=_duration(config, "containerd_scrape_interval"),
         seed=config.seed,
+        trial_limit_s=_duration(config, "trial_limit"),
+        allow=tuple(config.allow),
     )
     _check_sweep_keys(config)
     _check(job)
@@ -177,7 +183,22 @@ def _check(job: Job) -> None:
         )
     if isinstance(job.engine, schema.SimEngine):
         check_fit(job.engine, job.nodes, len(job.image.layers))
+    if isinstance(job.engine, schema.RealEngine):
+        check_real(job.engine, job.cluster)
+        _check_limit(job)
     _check_scrapes(job)
+
+
+def _check_limit(job: Job) -> None:
+    """A limit that a healthy trial would hit is a mistake."""
+    least_s = 3 * scrape_room_s(job) + (job.metrics_wait_s or 0.0) + job.pod_startup_threshold_s
+    if job.trial_limit_s < least_s:
+        raise ConfigError(
+            f"trial_limit={units.format_duration(job.trial_limit_s)} is shorter than the waits of "
+            f"one trial ({units.format_duration(least_s)}: scrapes, metrics_wait and "
+            "pod_startup_threshold)",
+            hint="use trial_limit=2h",
+        )
 
 
 def _check_scrapes(job: Job) -> None:

@@ -65,7 +65,7 @@ class Layer:
     """One image layer: sizes as text."""
 
     compressed_bytes: str = MISSING
-    unpacked_bytes: str = MISSING
+    unpacked_bytes: str | None = None  # the simulator needs it
     compression: Compression = Compression.gzip
     digest: str | None = None  # names the content, so that images can share it
 
@@ -156,6 +156,8 @@ class Cluster:
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: list[Toleration] = field(default_factory=list)
     prometheus_node_selector: dict[str, str] = field(default_factory=dict)
+    prometheus_storage_class: str | None = None
+    prometheus_memory_gib: int = 10
     helper_image: str = MISSING
     zones: int = 1
     node: Node = field(default_factory=Node)
@@ -229,9 +231,55 @@ class ReplayEngine:
     report: str = MISSING
 
 
-ENGINES: dict[str, type[SimEngine] | type[ReplayEngine]] = {
+@dataclass(frozen=True)
+class RealEngine:
+    """What every engine that runs ClusterLoader2 on a real cluster is told."""
+
+    kind: str = MISSING
+    kubeconfig: str | None = None
+    context: str | None = None
+    wait_for_cluster: str = "0s"
+    containerd_port: int = 10257
+    settle: str = "10s"
+    keep_prometheus: bool = False
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BinaryEngine(RealEngine):
+    """engine=binary: a ClusterLoader2 executable on this machine."""
+
+    kind: str = "binary"
+    path: str = "clusterloader"
+
+
+@dataclass(frozen=True)
+class DockerEngine(RealEngine):
+    """engine=docker: a ClusterLoader2 image, run on this machine."""
+
+    kind: str = "docker"
+    command: str = "docker"
+    image: str = MISSING
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class InClusterEngine(RealEngine):
+    """engine=incluster: a ClusterLoader2 image, run by the measured cluster itself."""
+
+    kind: str = "incluster"
+    image: str = MISSING
+    digest: str | None = None
+
+
+Engine = SimEngine | ReplayEngine | RealEngine
+
+ENGINES: dict[str, type[Engine]] = {
     "sim": SimEngine,
     "replay": ReplayEngine,
+    "binary": BinaryEngine,
+    "docker": DockerEngine,
+    "incluster": InClusterEngine,
 }
 
 

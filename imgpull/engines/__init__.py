@@ -1,20 +1,78 @@
 """The engines, and the choice of one: what is above sees only the door they share."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from imgpull.config import schema
 from imgpull.config.job import Job
-from imgpull.engines.door import Engine, Outcome, Say, Subject, subject_of
+from imgpull.engines.door import (
+    Engine,
+    Execution,
+    Outcome,
+    Remark,
+    Say,
+    Session,
+    Subject,
+    Tell,
+    subject_of,
+)
 
-__all__ = ["Engine", "Outcome", "Say", "Subject", "build", "subject_of"]
+__all__ = [
+    "Apart",
+    "Engine",
+    "Execution",
+    "Outcome",
+    "Remark",
+    "Say",
+    "Session",
+    "Subject",
+    "Tell",
+    "build",
+    "is_real",
+    "session",
+    "subject_of",
+]
 
 
 def build(job: Job) -> Engine:
-    """The engine that a job asks for."""
+    """The engine that a job asks for, outside any sweep: it can check, and say its subject."""
     if isinstance(job.engine, schema.ReplayEngine):
         from imgpull.engines.replay import ReplayEngine
 
         return ReplayEngine(Path(job.engine.report))
+    if isinstance(job.engine, schema.RealEngine):
+        from imgpull.engines.real import RealEngine
+
+        return RealEngine(job)
     from imgpull.engines.sim import SimEngine
 
     return SimEngine(job)
+
+
+def is_real(job: Job) -> bool:
+    """Whether a job holds a real cluster, so that its trials run one at a time."""
+    return isinstance(job.engine, schema.RealEngine)
+
+
+class Apart:
+    """The session of trials that share nothing."""
+
+    def engine(self, job: Job, execution: Execution) -> Engine:
+        """The engine of a job."""
+        return build(job)
+
+
+@contextmanager
+def session(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iterator[Session]:
+    """While this lasts, the trials of these jobs can run; what they share is given back at the end.
+
+    `sweep` names what is made on a cluster. EngineUnavailable when the cluster cannot be had.
+    """
+    if not any(is_real(job) for job in jobs):
+        yield Apart()
+        return
+    from imgpull.engines.session import open_clusters
+
+    with open_clusters(jobs, sweep, tell, say) as shared:
+        yield shared

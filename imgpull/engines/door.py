@@ -32,7 +32,7 @@ class Subject:
     cache: str | None = None
     image_reference: str | None = None
     image_digest: str | None = None
-    layers: tuple[tuple[int, int], ...] = ()  # (compressed, unpacked) bytes
+    layers: tuple[tuple[int, int | None], ...] = ()  # (compressed, unpacked) bytes
     nic_mbit_s: float | None = None
     disk_ceiling_mb_s: float | None = None  # no write is faster, burst included
     wait_timeout_s: float | None = None
@@ -59,7 +59,16 @@ class Subject:
     @property
     def unpacked_bytes(self) -> int | None:
         """What a cold pull writes into the snapshotter."""
-        return sum(unpacked for _, unpacked in self.layers) if self.layers else None
+        sizes = [unpacked for _, unpacked in self.layers]
+        return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something an engine saw that bears on the trial's verdict; `verdict` as in docs 4.5."""
+
+    verdict: str  # valid: worth saying, no more
+    text: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,19 @@ class Outcome:
     virtual_s: float | None = None  # None where time was real
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str | None] = field(default_factory=dict)
+    # Node -> cold, partial or warm: what it was seen to hold of the image before the load.
+    held: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+    observed: Mapping[str, Any] = field(default_factory=dict)  # of the real cluster, for job.json
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Which attempt of which trial of which sweep: names what an engine makes elsewhere."""
+
+    sweep: str
+    trial_id: str
+    attempt: int = 1
 
 
 class Engine(Protocol):
@@ -94,6 +116,17 @@ class Engine(Protocol):
 
         Raises EngineFailed, with the log's tail, if it breaks.
         """
+
+
+# Told what happened to what a sweep's trials share, for the ledger: an event and its data.
+Tell = Callable[..., None]
+
+
+class Session(Protocol):
+    """What the trials of one sweep share: a held cluster, its Prometheus; nothing, if simulated."""
+
+    def engine(self, job: Job, execution: Execution) -> Engine:
+        """The engine that runs this execution of a job."""
 
 
 def subject_of(job: Job, **measured: Any) -> Subject:

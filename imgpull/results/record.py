@@ -78,6 +78,8 @@ class JobRecord:
     git: Mapping[str, Any]
     host: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()  # fields whose mismatch with the real cluster was accepted
+    observed: Mapping[str, Any] = field(default_factory=dict)  # what an engine saw of its cluster
     schema: int = field(default=SCHEMA)
 
     @property
@@ -114,6 +116,7 @@ def read_record(directory: Path) -> JobRecord:
     values = {key: value for key, value in raw.items() if key in known}
     try:
         values["reasons"], values["notes"] = tuple(raw["reasons"]), tuple(raw.get("notes", ()))
+        values["allowed"] = tuple(raw.get("allowed", ()))
         values["error"] = Failure(**raw["error"]) if raw["error"] else None
         return JobRecord(**values)
     except (KeyError, TypeError) as error:

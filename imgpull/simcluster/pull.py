@@ -197,11 +197,9 @@ class Pull:
                 continue
             if runtime.most_unpacks > 1 and len(runtime.unpackings) >= runtime.most_unpacks:
                 break
-            if self._lead.fault == "disk_full":
-                if self._fault_at == 0:
-                    self._fail(now_s, failures.unpacking("disk_full", self._image, layer.digest))
-                    return
-                self._fault_at -= 1
+            if self._finds_disk_full():
+                self._fail(now_s, failures.unpacking("disk_full", self._image, layer.digest))
+                return
             self._begun.add(position)
             runtime.applying[chain] = []
             changed = True
@@ -211,6 +209,13 @@ class Pull:
             runtime.unpackings.append(Unpacking(self, position, work_s, bytes_s, now_s))
         if changed:
             runtime.settle(now_s)
+
+    def _finds_disk_full(self) -> bool:
+        """Whether this is the layer for which there is no room."""
+        if self._lead is None or self._lead.fault != "disk_full":
+            return False
+        self._fault_at -= 1
+        return self._fault_at < 0
 
     def applied(self, now_s: float, position: int) -> None:
         """A layer is unpacked: its snapshot is there."""

@@ -6,9 +6,11 @@ request ends with status 2 and nothing created.
 """
 
 import secrets
+import shutil
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,25 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from imgpull import pipeline, render
+from imgpull import engines, pipeline, render
 from imgpull.config import job as jobs
 from imgpull.config import schema
+from imgpull.engines import Session
 from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep import workers
-from imgpull.sweep.ending import INTERRUPTED, OK, REFUSED
+from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
 from imgpull.sweep.ledger import NAME as LEDGER
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.matrix import checked_cells
-from imgpull.sweep.plan import Cell, Planned, factor_levels, matrix_id, names, plan_trials
+from imgpull.sweep.plan import (
+    Cell,
+    Planned,
+    factor_levels,
+    matrix_id,
+    names,
+    plan_trials,
+    sweep_name,
+)
 from imgpull.sweep.progress import Progress
 from imgpull.sweep.resume import Earlier, find_earlier, sweep_directories
 from imgpull.sweep.running import Sweep
@@ -46,6 +57,7 @@ def run(
     launcher: Launcher, loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]
 ) -> None:
     """Run the matrix that the arguments span; always ends by raising Finished."""
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         status = _run(launcher, loader, config, arguments)
     except ImgpullError as error:
@@ -54,6 +66,11 @@ def run(
         print("interrupted", file=sys.stderr)
         status = INTERRUPTED
     raise Finished(status)
+
+
+def _as_ctrl_c(number: int, frame: object) -> None:
+    """TERM is Ctrl-C: what was made on a cluster is removed on the way out."""
+    raise KeyboardInterrupt
 
 
 def run_task(config: DictConfig) -> None:
@@ -101,30 +118,74 @@ def _run(
         if earlier and earlier.ended and not plan:
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK
+        serial = _is_serial(launcher, plan)
         with Progress() as progress:
             progress.step("opening tracking")
             tracked = Tracked(_tracking(asked["tracking"]))
         directory = earlier.directory if earlier else _new_directory(config)
         if not earlier:
             held.enter_context(Ledger(directory).held())
+        shared = held.enter_context(ExitStack())
+        session = shared.enter_context(_session(directory, plan, new=not earlier))
         _begin(config, directory, cells, plan)
         sweep = Sweep(
             directory=directory,
             plan=plan,
             tracked=tracked,
             factors=factor_levels([cell.factors for cell in cells]),
+            session=session,
             parent=earlier.parent if earlier else None,
             earlier=earlier.unlogged if earlier else (),
             stop_on_failure=asked["on_failure"] == "stop",
         )
         _active[:] = [sweep]
-        # By name: Hydra may load its plugins' modules more than once.
-        serial = type(launcher).__name__ == "BasicLauncher"
         together = 1 if serial else workers.batch_size()
         try:
-            return sweep.run(partial(_launch, launcher, directory), together=together)
+            status = sweep.run(partial(_launch, launcher, directory), together=together)
         finally:
             _active.clear()
+        try:
+            shared.close()
+        except ImgpullError as error:
+            print(f"error: the cluster could not be given back: {error}", file=sys.stderr)
+            status = status or FAILED
+        return status
+
+
+def _is_serial(launcher: Launcher, plan: Sequence[Planned]) -> bool:
+    """Whether trials run one by one; ConfigError when they must and the launcher would not."""
+    # By name: Hydra may load its plugins' modules more than once.
+    serial = type(launcher).__name__ == "BasicLauncher"
+    real = next((planned.job for planned in plan if engines.is_real(planned.job)), None)
+    if real is not None and not serial:
+        raise ConfigError(
+            f"engine={real.engine.kind} holds a cluster: its trials run one at a time",
+            hint="leave hydra/launcher at its default (basic)",
+        )
+    return serial
+
+
+@contextmanager
+def _session(directory: Path, plan: Sequence[Planned], *, new: bool) -> Iterator[Session]:
+    """What the sweep's trials share; a new directory is gone again when it cannot be had."""
+    progress = Progress()
+
+    def say(step: str) -> None:
+        progress.step(step)
+
+    with ExitStack() as held:
+        with progress:
+            asked = [planned.job for planned in plan]
+            shared = engines.session(asked, sweep_name(directory), Ledger(directory).append, say)
+            try:
+                session = held.enter_context(shared)
+            except BaseException:
+                if new:
+                    shutil.rmtree(directory)
+                raise
+        yield session
+        with progress:
+            held.close()
 
 
 def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:

@@ -4,10 +4,14 @@ Hides the randomisation: blocks hold every cell once, each shuffled by the seed,
 the cloud does not become an effect of a factor. And what is left to do of a sweep begun earlier.
 """
 
+import hashlib
+import platform
 import random
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from imgpull import pipeline
@@ -17,6 +21,13 @@ from imgpull.sweep.resume import Earlier
 # How a factor is written in a run's name, where columns are narrow.
 _SHORT = {"deployments": "d", "replicas": "r", "qps": "q", "nodes": "n"}
 _BY_LEVEL_ALONE = ("image", "cluster", "cache", "report")
+
+
+def sweep_name(directory: Path) -> str:
+    """What a cluster calls the sweep in `directory`: a label's value, of this machine's own."""
+    told = re.sub("[^A-Za-z0-9._-]+", "-", directory.absolute().name).strip("._-")[:40]
+    where = f"{platform.node()}:{directory.absolute()}"
+    return f"{told or 'sweep'}-{hashlib.sha256(where.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,13 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the screen to another."""
         if self._status is not None:
             self._status.stop()
+            self._status = None
 
     def start(self, name: str, trial: int, attempt: int) -> None:
         """A trial begins."""

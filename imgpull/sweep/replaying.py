@@ -18,7 +18,7 @@ from imgpull.errors import ConfigError, ReportError
 from imgpull.results.record import job_directories, read_record
 from imgpull.sweep.ending import INTERRUPTED, review
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.plan import factor_levels
+from imgpull.sweep.plan import factor_levels, sweep_name
 from imgpull.sweep.resume import ATTEMPT
 from imgpull.sweep.tracked import ROOT, view_lines
 
@@ -85,9 +85,11 @@ def reproduce(directory: Path, *, into: Path | None, run: bool) -> tuple[bool, l
     target = _new_directory(into)
     if run:
         place = pipeline.Place(
-            target, before.name, before.cell_id, before.factors, before.block, before.position
-        )
-        pipeline.run_job(job, values, files, place, lambda step: None)
+            target, before.name, before.cell_id, before.factors, before.block, before.position,
+            sweep=sweep_name(target),
+        )  # fmt: skip
+        with engines.session([job], place.sweep, _untold, _unsaid) as session:
+            pipeline.run_job(job, values, files, place, _unsaid, session)
     else:
         render.write(files or {}, target / "bundle")
     same, lines = True, []
@@ -100,6 +102,14 @@ def reproduce(directory: Path, *, into: Path | None, run: bool) -> tuple[bool, l
         measured_anew = files is not None and before.virtual_s is None  # real time: they differ
         same = same and (not differ or measured_anew)
     return same, [*lines, f"written:  {target}"]
+
+
+def _untold(event: str, **data: Any) -> None:
+    """No ledger."""
+
+
+def _unsaid(step: str) -> None:
+    """Nobody watches."""
 
 
 def _new_directory(into: Path | None) -> Path:

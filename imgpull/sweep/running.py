@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imgpull.engines import Apart, Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord, read_record
 from imgpull.sweep import workers
@@ -31,6 +32,7 @@ class Sweep:
     plan: Sequence[Planned]
     tracked: Tracked
     factors: Mapping[str, Sequence[object]]
+    session: Session = field(default_factory=Apart)
     parent: str | None = None
     earlier: Sequence[Path] = ()
     stop_on_failure: bool = False
@@ -99,7 +101,7 @@ class Sweep:
 
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
-        record = workers.run_trial(self.directory, planned, self.progress.step)
+        record = workers.run_trial(self.directory, planned, self.progress.step, self.session)
         self.progress.step("logging")
         self._log(self.directory / planned.directory)
         self._take_in(record)

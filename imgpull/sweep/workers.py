@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgpull import pipeline
-from imgpull.engines import Say
+from imgpull import engines, pipeline
+from imgpull.engines import Say, Session
 from imgpull.results.record import JobRecord
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.plan import Planned
+from imgpull.sweep.plan import Planned, sweep_name
 
 _PLAN = "IMGPULL_SWEEP_PLAN"
 # So many trials a processor are launched at once: between them the sweep logs and may stop.
@@ -51,10 +51,10 @@ def run_planned(subdir: str) -> None:
     # Ours, written a moment ago by the process that started this one.
     with Path(os.environ[_PLAN]).open("rb") as file:
         directory, plan = pickle.load(file)
-    run_trial(directory, plan[subdir], lambda step: None)
+    run_trial(directory, plan[subdir], lambda step: None, engines.Apart())
 
 
-def run_trial(directory: Path, planned: Planned, say: Say) -> JobRecord:
+def run_trial(directory: Path, planned: Planned, say: Say, session: Session) -> JobRecord:
     """Run one planned trial of the sweep in `directory`; the ledger knows its begin and end."""
     ledger = Ledger(directory)
     ledger.append("started", trial_id=planned.trial_id, dir=planned.directory)
@@ -66,8 +66,9 @@ def run_trial(directory: Path, planned: Planned, say: Say) -> JobRecord:
         block=planned.block,
         position=planned.position,
         attempt=planned.attempt,
+        sweep=sweep_name(directory),
     )
-    record = pipeline.run_job(planned.job, planned.values, planned.cell.files, place, say)
+    record = pipeline.run_job(planned.job, planned.values, planned.cell.files, place, say, session)
     ledger.append(
         "finished",
         trial_id=record.trial_id,

@@ -133,15 +133,20 @@ def _containerd(cluster: schema.Cluster) -> model.Containerd:
 
 
 def _layers(reference: str, table: Iterable[Layer]) -> tuple[model.Layer, ...]:
-    return tuple(
-        model.Layer(
-            layer.digest or f"{reference}#{index}",
-            layer.compressed_bytes,
-            layer.unpacked_bytes,
-            layer.compression,
+    layers: list[model.Layer] = []
+    for index, layer in enumerate(table):
+        if layer.unpacked_bytes is None:
+            raise ConfigError(
+                f"image.layers[{index}].unpacked_bytes of {reference} is not known, and the "
+                "simulator needs it",
+                hint="imgpull image inspect REFERENCE --download measures it, or choose a real "
+                "engine",
+            )
+        digest = layer.digest or f"{reference}#{index}"
+        layers.append(
+            model.Layer(digest, layer.compressed_bytes, layer.unpacked_bytes, layer.compression)
         )
-        for index, layer in enumerate(table)
-    )
+    return tuple(layers)
 
 
 def _held(job: Job, engine: schema.SimEngine) -> model.Held:
