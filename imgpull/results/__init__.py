@@ -35,11 +35,12 @@ def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
         subject,
         started_at=outcome.started_at,
         namespaces=_namespaces(report),
+        held=outcome.held,
     )
     write_pulls(directory / "pulls.csv", rows)
     found = measurements(subject, report, rows, pods)
     write_measurements(directory, found)
-    verdict = judge(subject, report, rows, pods, found)
+    verdict = judge(subject, report, rows, pods, found, outcome.remarks)
     return Assessment(verdict.verdict, verdict.reasons, verdict.slo)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from imgpull import pulls
@@ -61,12 +62,14 @@ def pull_rows(
     *,
     started_at: datetime | None,
     namespaces: tuple[str, ...] = (),
+    held: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Pull]:
     """One row per container that asked for its image; of the subject's image only, if it has one.
 
-    `namespaces` keeps pulls of namespaces that begin so. A pull that was not over when the wait for
-    its pod ended is censored, even if it was seen to end later. ReportError for an event without
-    a readable time.
+    `namespaces` keeps pulls of namespaces that begin so. `held` is the temperature of the first
+    pull on a node whose contents were verified beforehand; else received bytes tell it. A pull that
+    was not over when the wait for its pod ended is censored, even if it was seen to end later.
+    ReportError for an event without a readable time.
     """
     known = {(row.namespace, row.pod): row for row in pods}
     timed = [
@@ -79,7 +82,7 @@ def pull_rows(
     timed.sort(key=lambda each: (each.row.namespace, each.row.pod, each.row.container))
     return [
         _censored(row, known.get((row.namespace, row.pod)), subject, each.ended_s)
-        for row, each in zip(_with_leaders(timed, rates), timed, strict=True)
+        for row, each in zip(_with_leaders(timed, rates, held), timed, strict=True)
     ]
 
 
@@ -193,17 +196,19 @@ def _timed(told: _Told, pod: PodRow | None, digest: str | None) -> _Timed:
     return _Timed(row, began_s, ended_s)
 
 
-def _with_leaders(timed: Sequence[_Timed], rates: Rates) -> list[Pull]:
+def _with_leaders(timed: Sequence[_Timed], rates: Rates, held: Mapping[str, str]) -> list[Pull]:
     """Name, for each node and image, the pull that moved the bytes, and how cold it was."""
     groups: dict[tuple[str, str], list[int]] = {}
     for index, each in enumerate(timed):
         if each.row.outcome in ("pulled", "censored") and each.row.node is not None:
             groups.setdefault((each.row.node, each.row.image), []).append(index)
     rows = [each.row for each in timed]
-    for members in groups.values():
+    for (node, _), members in groups.items():
         for nth, wave in enumerate(_waves(members, timed)):
             leader = min(wave, key=lambda index: _precedence(timed[index]))
-            _judge_wave(rows, wave, leader, _fetched_bytes(timed[leader], rates), first=nth == 0)
+            fetched = _fetched_bytes(timed[leader], rates)
+            verified = held.get(node) if nth == 0 else None
+            _judge_wave(rows, wave, leader, fetched, verified, first=nth == 0)
     return rows
 
 
@@ -232,13 +237,19 @@ def _fetched_bytes(leader: _Timed, rates: Rates) -> int | None:
 
 
 def _judge_wave(
-    rows: list[Pull], wave: Sequence[int], leader: int, fetched: int | None, *, first: bool
+    rows: list[Pull],
+    wave: Sequence[int],
+    leader: int,
+    fetched: int | None,
+    verified: str | None,
+    *,
+    first: bool,
 ) -> None:
     """Mark leader and followers of one wave.
 
     A later wave may have found the image there, or gone: without rates nobody knows.
     """
-    temperature = _temperature(fetched, rows[leader].size_bytes)
+    temperature = verified or _temperature(fetched, rows[leader].size_bytes)
     leads: bool | None = temperature != "warm"
     if temperature == "unknown" and not first:
         leads = None

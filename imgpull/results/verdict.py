@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from imgpull import cl2, units
-from imgpull.engines import Subject
+from imgpull.engines import Remark, Subject
 from imgpull.pulls import Pull
 from imgpull.results.measure import cold_share, ready_in_time, seen_share
 from imgpull.results.record import VERDICTS, Measurement
@@ -67,9 +67,12 @@ def judge(
     rows: Sequence[Pull],
     pods: Sequence[PodRow],
     found: Sequence[Measurement],
+    remarks: Sequence[Remark] = (),
 ) -> Verdict:
-    """The verdict on one trial."""
+    """The verdict on one trial; `remarks` are what its engine saw that no file tells."""
     verdict = Verdict()
+    for remark in remarks:
+        verdict.lower_to(remark.verdict, remark.text)
     if report.junit is None:
         verdict.lower_to(
             "failed", "no junit.xml: ClusterLoader2 stopped before the test (set-up or compilation)"
