@@ -104,6 +104,9 @@ def test_every_image_composes_under_its_own_name_with_a_layer_table(
     [
         ["engine=sim"],
         ["engine=replay", "engine.report=somewhere"],
+        ["engine=binary"],
+        ["engine=docker"],
+        ["engine=incluster"],
         ["tracking=local"],
         ["tracking=none"],
         ["tracking=server", "tracking.uri=http://localhost:5000"],
@@ -117,7 +120,8 @@ def test_every_engine_and_tracking_composes(overrides: list[str], job_of: Compos
 
 
 def test_the_engine_and_tracking_options_tested_are_all_there_are() -> None:
-    assert {path.stem for path in (CONF / "engine").iterdir()} == {"sim", "replay"}
+    engines = {"sim", "replay", "binary", "docker", "incluster"}
+    assert {path.stem for path in (CONF / "engine").iterdir()} == engines
     assert {path.stem for path in (CONF / "tracking").iterdir()} == {"local", "none", "server"}
 
 

@@ -8,6 +8,7 @@ import pytest
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from imgpull import engines
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.errors import ConfigError
@@ -68,8 +69,8 @@ REFUSED = [
     ("until", "plan", "until=plan is not available in this version",
      "choose until=render or until=run"),
     ("on_failure", "explode", "on_failure=explode is unknown", "choose continue or stop"),
-    ("engine.kind", "docker", "engine.kind is 'docker'", "choose one of: sim, replay"),
-    ("engine", None, "engine.kind is None", "choose one of: sim, replay"),
+    ("engine.kind", "podman", "engine.kind is 'podman'", "choose one of: sim, replay, binary, docker, incluster"),
+    ("engine", None, "engine.kind is None", "choose one of: sim, replay, binary, docker, incluster"),
     ("cluster.kubernetes_version", "latest", "cluster.kubernetes_version 'latest' is no version",
      """write it in quotes, for a shell: 'cluster.kubernetes_version="1.30"'"""),
     ("cluster.kubernetes_version", 1.30, "cluster.kubernetes_version '1.3' is no version",
@@ -285,8 +286,8 @@ def test_pods_name_their_image_by_digest_when_one_is_given(changed: Changed) -> 
 
 
 NOT_BUILT = {
-    "exclude": ["x"], "retries": 1, "max_hours": 2.0, "max_cost": 3.0, "trial_limit": "1h",
-    "target_effect": 0.1, "provision": "terraform", "keep": True, "allow": ["region"],
+    "exclude": ["x"], "retries": 1, "max_hours": 2.0, "max_cost": 3.0,
+    "target_effect": 0.1, "provision": "terraform", "keep": True,
 }  # fmt: skip
 
 
@@ -479,3 +480,48 @@ def test_a_disk_that_bursts_is_not_called_too_slow(job: MakeJob) -> None:
 def test_every_engine_s_keys_are_in_its_schema() -> None:
     for kind, engine in schema.ENGINES.items():
         assert engine.kind == kind
+
+
+def real(changed: Changed, **keys: Any) -> dict[str, Any]:
+    """The default configuration with an engine that runs a real ClusterLoader2."""
+    return changed({}) | {"engine": {"kind": "binary", **keys}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("containerd_port", 0, "engine.containerd_port=0 is no port"),
+        ("settle", "soon", "engine.settle"),
+        ("wait_for_cluster", "-1s", "engine.wait_for_cluster=-1s is below zero"),
+        ("kubeconfg", "x", "unknown key 'engine.kubeconfg'"),
+    ],
+)
+def test_a_real_engine_s_keys_are_checked(
+    changed: Changed, key: str, value: Any, told: str
+) -> None:
+    jobs.job_from(real(changed))
+    assert told in refusal(real(changed, **{key: value})).message
+
+
+def test_a_real_engine_needs_a_provider_that_clusterloader2_knows(changed: Changed) -> None:
+    values = real(changed)
+    values["cluster"]["provider"] = "azure"
+    error = refusal(values)
+    assert "cluster.provider=azure" in error.message
+    assert "aks" in error.hint
+
+
+def test_a_limit_that_a_healthy_trial_would_hit_is_refused(changed: Changed) -> None:
+    values = real(changed) | {"trial_limit": "15m"}
+    assert "trial_limit=15m is shorter than the waits" in refusal(values).message
+    jobs.job_from(values | {"trial_limit": "17m"})
+
+
+def test_only_the_simulator_needs_unpacked_sizes(changed: Changed) -> None:
+    values = real(changed)
+    del values["image"]["layers"][0]["unpacked_bytes"]
+    image = jobs.job_from(values).image
+    assert image.unpacked_bytes is None
+    assert image.compressed_bytes is not None
+    with pytest.raises(ConfigError, match=r"unpacked_bytes of .* is not known"):
+        engines.build(jobs.job_from(values | {"engine": changed({})["engine"]})).check()

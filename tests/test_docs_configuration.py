@@ -140,11 +140,9 @@ OTHER = {
     "retries": 1,
     "max_hours": 1.0,
     "max_cost": 1.0,
-    "trial_limit": "1h",
     "target_effect": 0.1,
     "provision": "terraform",
     "keep": True,
-    "allow": ["region"],
 }
 VALUES: dict[str, Any] = {
     "image": {"name": "small", "reference": "registry.example/small:1"},
