@@ -1,4 +1,4 @@
-"""`imgpull …`: what is done after a sweep, from its directories alone.
+"""`imgpull …`: what is done besides a sweep: after it from its directories, around it on a cluster.
 
 Hides Typer. Sweeps themselves are Hydra's command line: python run.py. Also: python -m imgpull.cli.
 """
@@ -10,14 +10,19 @@ from typing import Annotated
 import typer
 
 from imgpull import __version__
+from imgpull.cli import clusters
 from imgpull.errors import ConfigError, ImgpullError, ReportError
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="What to do after a sweep. A sweep itself: python run.py --help",
+    help="What to do before and after a sweep. A sweep itself: python run.py --help",
 )
+app.add_typer(clusters.cluster, name="cluster")
+app.add_typer(clusters.image, name="image")
+app.command()(clusters.doctor)
+app.command()(clusters.janitor)
 
 
 def _version(asked: bool) -> None:
@@ -99,7 +104,3 @@ def main() -> None:
     except ImgpullError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
