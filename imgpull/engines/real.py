@@ -1,0 +1,312 @@
+"""One trial on a real cluster: everything around ClusterLoader2 that makes its numbers worth having.
+
+Hides the order in which that happens: nodes chosen and their images removed, watches open before
+the first Deployment, ClusterLoader2 run within its limit, series read before Prometheus goes, all
+of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `imgpull.cluster`'s.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from imgpull import units
+from imgpull.cluster import credentials, nodes, ownership, preflight, prometheus
+from imgpull.cluster.nodes import NodeFacts
+from imgpull.cluster.ownership import Owner
+from imgpull.config import schema
+from imgpull.config.job import Job
+from imgpull.engines import runners
+from imgpull.engines.contents import Contents, set_contents
+from imgpull.engines.door import Execution, Outcome, Remark, Say, Subject, subject_of
+from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
+from imgpull.engines.session import HeldCluster, connect
+from imgpull.engines.watching import Watch, write_series
+from imgpull.errors import EngineFailed
+from imgpull.render import Bundle
+
+# To remove what a trial made, whatever came of it.
+_TIDY_S = 300.0
+# Clocks that differ by more make times of two of them a matter of luck (docs/design.md 4.5).
+_SKEW_S = 1.0
+
+
+class RealEngine:
+    """A trial on a real cluster. Without `cluster` it can check and validate, not run."""
+
+    renders = True
+
+    def __init__(
+        self, job: Job, cluster: HeldCluster | None = None, execution: Execution | None = None
+    ) -> None:
+        assert isinstance(job.engine, schema.RealEngine)
+        self._job, self._settings = job, job.engine
+        self._cluster, self._execution = cluster, execution
+        self.subject: Subject = subject_of(job)
+        self._runner: Runner = runners.build(job, cluster.kube if cluster else None)
+
+    def check(self) -> None:
+        """EngineUnavailable or ConfigError naming every reason why the trial could not be run."""
+        preflight.require(list(self.findings()))
+
+    def findings(self) -> Iterator[preflight.Finding]:
+        """What preflight finds, as it finds it. Asks the cluster, and changes nothing on it."""
+        self._runner.check(_unsaid)
+        kube = connect(self._settings)
+        try:
+            yield from preflight.inspect(kube, self._job)
+        finally:
+            kube.close()
+
+    def validate(self, bundle: Bundle) -> None:
+        """Let CL2 compile the bundle, before a Prometheus is brought up for it."""
+        if self._settings.kind == "incluster":
+            return  # its CL2 is in the cluster: compiled at the trial's begin, before Prometheus
+        with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
+            self._runner.dry_run(self._request(bundle, Path(directory), "imgpull", 60.0, stack))
+
+    def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
+        """Run the trial; whatever way it ends, nothing of it stays on the cluster."""
+        cluster, execution = self._cluster, self._execution
+        assert bundle is not None and cluster is not None and execution is not None  # noqa: PT018
+        owner = Owner(cluster.sweep, execution.trial_id, execution.attempt)
+        limit = _Limit(self._job.trial_limit_s)
+        seen = _Seen()
+        _clear(out)
+        with _tidied(cluster, owner, seen, say), ExitStack() as stack:
+            cluster.lease.check()
+            measured = cluster.choose_nodes(self._job, owner)
+            contents = set_contents(cluster.kube, self._job, measured, owner, limit.left_s(), say)
+            self._settle(say)
+            request = self._request(bundle, out, owner.prefix(), limit.left_s(), stack)
+            if self._settings.kind == "incluster":
+                self._runner.dry_run(request)
+            stack_done = cluster.prepare_prometheus(self._stack_settings(), say)
+            self._make_namespace(owner)
+            request = replace(request, limit_s=limit.left_s())
+            watch = stack.enter_context(Watch(cluster.kube, [f"{owner.prefix()}-1"], out))
+            say("clusterloader is starting")
+            ended = self._runner.run(request, say)
+            cluster.adopt_prometheus()
+            say("waiting for late events")
+            watch.end()
+            seen.add("degraded", watch.gaps)
+            say("reading series from Prometheus")
+            seen.add("degraded", write_series(cluster.kube, measured, watch, out))
+            self._require_a_test(ended, request)
+            self._look_again(measured, seen)
+        return self._outcome(measured, contents, ended, watch, seen, stack_done)
+
+    def _settle(self, say: Say) -> None:
+        pause_s = units.parse_duration(self._settings.settle)
+        say(f"settling for {self._settings.settle}")
+        time.sleep(pause_s)
+
+    def _request(
+        self, bundle: Bundle, out: Path, prefix: str, limit_s: float, stack: ExitStack
+    ) -> Request:
+        """What CL2 is asked to do. Its credential lasts as long as `stack`."""
+        job, settings, cluster = self._job, self._settings, self._job.cluster
+        report = out / "report"
+        report.mkdir(exist_ok=True)
+        kubeconfig: Path | None = None
+        secrets: frozenset[str] = self._cluster.kube.secrets() if self._cluster else frozenset()
+        if settings.kind != "incluster":
+            file = Path(settings.kubeconfig) if settings.kubeconfig else None
+            portable = stack.enter_context(credentials.portable(file, settings.context, limit_s))
+            kubeconfig, secrets = portable.path, secrets | frozenset(portable.secrets)
+        return Request(
+            bundle=bundle.directory,
+            report=report,
+            log=out / "run.log",
+            kubeconfig=kubeconfig,
+            provider=cluster.provider,
+            nodes=job.nodes,
+            namespace_prefix=prefix,
+            limit_s=limit_s,
+            redact=credentials.redactor(secrets),
+            stack=Stack(
+                containerd_port=settings.containerd_port,
+                memory_gib=cluster.prometheus_memory_gib,
+                storage_class=cluster.prometheus_storage_class,
+                monitors=prometheus.additional_monitors(
+                    settings.containerd_port, job.containerd_scrape_interval_s
+                ),
+            ),
+            flags=tuple(settings.flags),
+            labels=Owner(self._cluster.sweep).labels() if self._cluster else {},
+        )
+
+    def _stack_settings(self) -> dict[str, Any]:
+        """What CL2's Prometheus is made of: another value of one of these needs another stack."""
+        dialect, cluster = self._runner.probe(), self._job.cluster
+        return {
+            "dialect": dialect.name,
+            "clusterloader": dialect.digest,
+            "containerd_port": self._settings.containerd_port,
+            "containerd_scrape_interval_s": self._job.containerd_scrape_interval_s,
+            "memory_gib": cluster.prometheus_memory_gib,
+            "storage_class": cluster.prometheus_storage_class,
+            "node_selector": dict(cluster.prometheus_node_selector),
+            "thousands_of_nodes": self._job.nodes // 1000,
+            "flags": list(self._settings.flags),
+        }
+
+    def _make_namespace(self, owner: Owner) -> None:
+        """CL2 would label neither the namespace nor put the pull secret there."""
+        assert self._cluster is not None
+        kube, name = self._cluster.kube, f"{owner.prefix()}-1"
+        ownership.make_namespace(kube, name, owner)
+        if secret := self._job.image.pull_secret:
+            ownership.copy_secret(kube, secret, name, owner)
+
+    def _require_a_test(self, ended: Ended, request: Request) -> None:
+        """EngineFailed when CL2 did not come to the end of its test; a missed limit is a result."""
+        if ended.timed_out:
+            limit = units.format_duration(self._job.trial_limit_s)
+            raise EngineFailed(
+                f"timeout: trial_limit={limit}: {ended.story()}\n{ended.tail}",
+                hint="see run.log; a larger image may need trial_limit=4h and a longer "
+                "wait_timeout",
+            )
+        if not (request.report / "junit.xml").exists():
+            raise EngineFailed(
+                f"{ended.story()}\n{ended.tail}", hint="see run.log and docs/real-clusters.md"
+            )
+
+    def _look_again(self, before: Sequence[NodeFacts], seen: "_Seen") -> None:
+        """What changed on the cluster meanwhile, and may have bent the numbers."""
+        assert self._cluster is not None
+        kube = self._cluster.kube
+        self._cluster.lease.check()
+        after = nodes.node_facts(kube, ownership.MEASURED_SELECTOR)
+        seen.add("invalid", nodes.changed(before, after))
+        seen.skew_s = preflight.clock_skew_s(kube)
+        if seen.skew_s is not None and abs(seen.skew_s) > _SKEW_S:
+            seen.add("degraded", [f"this machine's clock and the cluster's differ by "
+                                  f"{seen.skew_s:+.1f} s"])  # fmt: skip
+
+    def _outcome(
+        self,
+        measured: Sequence[NodeFacts],
+        contents: Contents,
+        ended: Ended,
+        watch: Watch,
+        seen: "_Seen",
+        stack_done: str,
+    ) -> Outcome:
+        dialect = self._runner.probe()
+        semantics = runners.startup_semantics(dialect, watch.out / "report")
+        self.subject = replace(
+            self.subject,
+            fingerprint={
+                **self.subject.fingerprint,
+                "clusterloader": dialect.name,
+                "pod_startup_semantics": semantics,
+            },
+        )
+        return Outcome(
+            measured_by=f"clusterloader ({dialect.name}) on {_context(self._cluster)}",
+            started_at=watch.started_at,
+            versions=_versions(measured, dialect),
+            digests={"clusterloader": dialect.digest, **watch.image_digests()},
+            held=contents.held,
+            remarks=(*contents.remarks, *seen.remarks),
+            observed={
+                "dialect": dialect.name,
+                "pod_startup_semantics": semantics,
+                "clusterloader": {"exit_code": ended.exit_code, "wall_s": round(ended.wall_s, 1)},
+                "prometheus": stack_done,
+                "settle": self._settings.settle,
+                "clock_skew_s": seen.skew_s,
+                "cache": contents.observed,
+                "nodes": {node.name: node.vm_size for node in measured},
+                "watches": watch.counts(),
+            },
+        )
+
+
+def _versions(measured: Sequence[NodeFacts], dialect: Dialect) -> dict[str, str]:
+    """Each version that the nodes run; more than one is joined."""
+
+    def every(values: Sequence[str]) -> str:
+        return ", ".join(sorted(set(values)))
+
+    return {
+        "kubelet": every([node.kubelet_version for node in measured]),
+        "containerd": every([node.containerd_version for node in measured]),
+        "node_os": every([node.os_image for node in measured]),
+        "kernel": every([node.kernel for node in measured]),
+        "clusterloader": dialect.version or "unknown",
+    }
+
+
+def _context(cluster: HeldCluster | None) -> str:
+    return cluster.kube.context if cluster else "no cluster"
+
+
+@dataclass
+class _Seen:
+    """What bears on the verdict, as it comes up."""
+
+    remarks: list[Remark] = field(default_factory=list)
+    skew_s: float | None = None
+
+    def add(self, verdict: str, texts: Sequence[str]) -> None:
+        """Each of these sentences is a reason for this verdict."""
+        self.remarks += [Remark(verdict, text) for text in texts]
+
+
+class _Limit:
+    """The time that a trial has, whatever hangs."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s, self._end_s = limit_s, time.monotonic() + limit_s
+
+    def left_s(self) -> float:
+        """What is left of it; EngineFailed when nothing is."""
+        left_s = self._end_s - time.monotonic()
+        if left_s <= 0:
+            raise EngineFailed(
+                f"timeout: trial_limit={units.format_duration(self._limit_s)} was over before "
+                "clusterloader began",
+                hint="see run.log for what took so long; or a longer trial_limit",
+            )
+        return left_s
+
+
+@contextmanager
+def _tidied(cluster: HeldCluster, owner: Owner, seen: _Seen, say: Say) -> Iterator[None]:
+    """Afterwards nothing of the trial is on the cluster, whatever it came to."""
+    try:
+        yield
+    except BaseException as error:
+        say("removing what the trial made")
+        try:
+            ownership.remove_trial(cluster.kube, owner, _TIDY_S)
+        except EngineFailed as left:
+            error.add_note(f"and {left}")
+        raise
+    say("removing what the trial made")
+    try:
+        ownership.remove_trial(cluster.kube, owner, _TIDY_S)
+    except EngineFailed as left:  # the numbers are good; the next trial will meet it
+        seen.add("valid", [f"left on the cluster: {left.message}"])
+
+
+def _clear(out: Path) -> None:
+    """Remove what a killed attempt left in this directory."""
+    shutil.rmtree(out / "report", ignore_errors=True)
+    for name in ("events.jsonl", "pods.csv", "series.csv"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _unsaid(step: str) -> None:
+    """Nobody watches."""
+
+

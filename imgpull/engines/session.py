@@ -1,0 +1,173 @@
+"""What the trials of one sweep share on a real cluster, for as long as the sweep lasts.
+
+Hides how a cluster is held and given back: the lease, ClusterLoader2's Prometheus, labels on nodes.
+Whatever way a sweep ends, `open_clusters` gives all of it back; what a killed process left is found
+by its labels (imgpull janitor), and removed here when the same sweep goes on.
+"""
+
+import getpass
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgpull import units
+from imgpull.cluster import janitor, lease, nodes, ownership, prometheus
+from imgpull.cluster.kube import Kube
+from imgpull.cluster.ownership import Owner
+from imgpull.config import schema
+from imgpull.config.job import Job
+from imgpull.engines.door import Engine, Execution, Say, Tell
+from imgpull.errors import EngineFailed
+
+Where = tuple[str | None, str | None]  # kubeconfig, context
+
+
+def where(engine: schema.RealEngine) -> Where:
+    """Which cluster an engine means."""
+    return engine.kubeconfig, engine.context
+
+
+def connect(engine: schema.RealEngine) -> Kube:
+    """The API server that an engine means; EngineUnavailable when there is no access."""
+    return Kube.open(Path(engine.kubeconfig) if engine.kubeconfig else None, engine.context)
+
+
+@dataclass
+class HeldCluster:
+    """One cluster while a sweep holds it."""
+
+    kube: Kube
+    sweep: str
+    lease: lease.Lease
+    tell: Tell
+    keep_prometheus: bool
+    prometheus_hash: str | None = None  # of the stack that this sweep brought up or took over
+    nodes: Sequence[nodes.NodeFacts] = field(default_factory=tuple)
+
+    def choose_nodes(self, job: Job, owner: Owner) -> Sequence[nodes.NodeFacts]:
+        """Label exactly as many nodes as the job asks for."""
+        self.nodes = nodes.select(self.kube, job.cluster, job.nodes, owner)
+        return self.nodes
+
+    def prepare_prometheus(self, settings: Mapping[str, Any], say: Say) -> str:
+        """Make room for ClusterLoader2's Prometheus of these settings, or keep the one there is.
+
+        Returns what was done: reused, created or rebuilt.
+        """
+        wanted = prometheus.settings_hash(settings)
+        labels = Owner(self.sweep).labels()
+        done = prometheus.prepare(self.kube, wanted, labels, say)
+        if self.prometheus_hash != wanted or done != "reused":
+            self.tell("prometheus", done=done, settings_hash=wanted, settings=dict(settings))
+        self.prometheus_hash = wanted
+        return done
+
+    def adopt_prometheus(self) -> None:
+        """Mark what ClusterLoader2 made outside its namespace, so that it can be removed."""
+        if self.prometheus_hash is not None:
+            prometheus.adopt(self.kube, self.prometheus_hash)
+
+    def give_back(self, say: Say) -> None:
+        """Remove what the sweep made; EngineFailed names what could not be removed."""
+        failed: list[str] = []
+        for what, undo in (
+            ("nodes", lambda: nodes.release(self.kube, self.sweep)),
+            ("Prometheus", lambda: self._leave_prometheus(say)),
+            ("leftovers", lambda: remove_own(self.kube, self.sweep, say)),
+        ):
+            say(f"giving the cluster back: {what}")
+            try:
+                undo()
+            except EngineFailed as error:
+                failed.append(f"{what}: {error.message}")
+        if failed:
+            raise EngineFailed("; ".join(failed), hint="later: imgpull janitor")
+
+    def _leave_prometheus(self, say: Say) -> None:
+        if self.prometheus_hash is None or self.keep_prometheus:
+            return
+        prometheus.tear_down(self.kube, say)
+        self.tell("prometheus", done="torn down", settings_hash=self.prometheus_hash)
+        self.prometheus_hash = None
+
+
+def remove_own(kube: Kube, sweep: str, say: Say) -> None:
+    """Remove what an earlier process of this very sweep left, or this one; checked to be gone."""
+    found = [
+        each
+        for each in janitor.leftovers(kube, include_live=True)
+        if each.sweep == sweep and each.kind not in _NOT_A_TRIAL_S
+    ]
+    still = janitor.remove(kube, found, say)
+    if still:
+        names = ", ".join(f"{each.kind} {each.name}" for each in still)
+        raise EngineFailed(f"{names} could not be removed", hint="kubectl describe it; its "
+                           "finalizers name who holds it")  # fmt: skip
+
+
+# What the sweep holds on purpose, and gives back in its own way.
+_NOT_A_TRIAL_S = frozenset({"Lease", "Prometheus"})
+
+
+class Clusters:
+    """The session of a sweep on real clusters."""
+
+    def __init__(self, held: Mapping[Where, HeldCluster]) -> None:
+        self._held = held
+
+    def engine(self, job: Job, execution: Execution) -> Engine:
+        """The engine of a job, on its held cluster."""
+        from imgpull.engines.real import RealEngine
+
+        assert isinstance(job.engine, schema.RealEngine)
+        return RealEngine(job, self._held[where(job.engine)], execution)
+
+
+@contextmanager
+def open_clusters(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iterator[Clusters]:
+    """Hold every cluster that these jobs name; EngineUnavailable when another sweep does."""
+    asked: dict[Where, schema.RealEngine] = {}
+    for job in jobs:
+        if isinstance(job.engine, schema.RealEngine):
+            asked.setdefault(where(job.engine), job.engine)
+    with ExitStack() as stack:
+        held = {
+            place: stack.enter_context(_hold(engine, sweep, tell, say))
+            for place, engine in asked.items()
+        }
+        yield Clusters(held)
+
+
+@contextmanager
+def _hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterator[HeldCluster]:
+    kube = connect(engine)
+    try:
+        say(f"taking the lease of {kube.context}")
+        ownership.ensure_system_namespace(kube)
+        wait_s = units.parse_duration(engine.wait_for_cluster)
+        with lease.held(kube, _holder(), sweep, wait_s, say) as taken:
+            cluster = HeldCluster(kube, sweep, taken, tell, engine.keep_prometheus)
+            tell("held", context=kube.context, server=kube.server)
+            begun = time.monotonic()
+            try:
+                remove_own(kube, sweep, say)
+                yield cluster
+            finally:
+                cluster.give_back(say)
+                tell("given back", context=kube.context, held_s=round(time.monotonic() - begun, 1))
+    finally:
+        kube.close()
+
+
+def _holder() -> str:
+    """Who holds the cluster, for the person who is told to wait."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no such user in this container
+        user = str(os.getuid())
+    return f"{user}@{platform.node()} pid {os.getpid()}"
