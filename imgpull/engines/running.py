@@ -10,13 +10,19 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Literal, Protocol
 
 from imgpull.engines.door import Say
-from imgpull.errors import ConfigError, EngineUnavailable
+from imgpull.errors import (
+    ConfigError,
+    EngineFailed,
+    EngineUnavailable,
+    ImgpullError,
+    RenderError,
+)
 from imgpull.render import OVERRIDES, TEST_CONFIG
 
 Redact = Callable[[str], str]
@@ -76,6 +82,10 @@ class Dialect:
         """Whether it scrapes containerd by itself."""
         return "prometheus-scrape-containerd" in self.flags
 
+    def with_semantics(self, meaning: str) -> "Dialect":
+        """The same, now that the meaning of PodStartupLatency is known."""
+        return replace(self, pod_startup_semantics=meaning)
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -101,11 +111,27 @@ def _because(said: str) -> str:
     return f": {said}" if said else ""
 
 
+def silent(step: str) -> None:
+    """Tell nobody."""
+
+
+def not_compiled(ended: Ended, log: Path) -> ImgpullError:
+    """Why a dry run did not come to its end."""
+    words = ended.said.removeprefix("Test compilation failed: ")
+    if words != ended.said or "Test context creation failed" in words:
+        return RenderError(
+            f"clusterloader does not take the test: {words}", hint="correct templates/"
+        )
+    return EngineFailed(
+        f"the dry run failed: {ended.story()}\n{ended.tail}".rstrip(), hint=f"full log: {log}"
+    )
+
+
 class Runner(Protocol):
     """Starts CL2 somewhere, follows it, and leaves nothing of it behind, on Ctrl-C too."""
 
     def check(self, say: Say = ...) -> None:
-        """EngineUnavailable, with the fix, when the program cannot be had; `say`: how a pull goes."""
+        """EngineUnavailable, with the fix, when the program cannot be had."""
 
     def probe(self) -> Dialect:
         """Which CL2 it is; asked once."""
@@ -291,8 +317,3 @@ def environment(own: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
     """The environment that CL2 gets, and the names left out of it that would have bent the run."""
     passed = {name: value for name, value in own.items() if _PASSED.fullmatch(name)}
     return passed, tuple(sorted(name for name in own if _BENT.fullmatch(name)))
-
-
-def proxies(own: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of the proxy settings, in whose values there may be credentials."""
-    return tuple(sorted(name for name in own if name.lower().endswith("_proxy")))
