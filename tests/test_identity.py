@@ -69,14 +69,14 @@ NOT_PHYSICAL: dict[str, Any] = {
     "tracking.experiment": "other", "cluster.helper_image": "reg.io/pause:1",
     "cluster.prometheus_node_selector": {"a": "b"}, "cluster.node_prefix": "other-",
     "image.name": "other", "image.command": ["sh"], "image.args": ["-c"],
-    "image.pull_secret": "secret",
+    "image.pull_secret": "secret", "trial_limit": "3h", "allow": ["cluster.region"],
+    "cluster.prometheus_storage_class": "managed-csi", "cluster.prometheus_memory_gib": 30,
 }  # fmt: skip
 
 
 # Parts that are not built yet: the only value they take changes nothing.
 NOT_BUILT = {
-    "exclude", "retries", "max_hours", "max_cost", "trial_limit", "target_effect", "provision",
-    "keep", "allow",
+    "exclude", "retries", "max_hours", "max_cost", "target_effect", "provision", "keep",
 }  # fmt: skip
 
 

@@ -45,9 +45,9 @@ IN_JINJA = [
     ("image-pull.yaml", "<%= wait_timeout | yaml %>", "<%= wait_timout %>",
      " uses a name that a Job does not have: 'wait_timout' is undefined",
      "did you mean 'wait_timeout'?"),
-    ("deployment.yaml", "cluster.node_selector", "cluster.node_selectr",
+    ("deployment.yaml", "cluster.tolerations", "cluster.toleratons",
      " uses a name that a Job does not have: 'imgpull.config.schema.Cluster object' has no "
-     "attribute 'node_selectr'", "did you mean 'node_selector'?"),
+     "attribute 'toleratons'", "did you mean 'tolerations'?"),
     ("containerd-measurements.yaml", "<% if metrics.containerd_throughput",
      "<% if metrics.containerd_throughputs",
      " uses a name that a Job does not have: 'dict object' has no attribute "
@@ -63,7 +63,8 @@ IN_JINJA = [
      " needs templates/kubelet-measurement.yaml, which is missing",
      "did you mean 'kubelet-measurements.yaml'?"),
     ("queries.jinja", "(<%= selector %> offset", "(<%= selectr %> offset",
-     " uses a name that a Job does not have: 'selectr' is undefined", "names: "),
+     " uses a name that a Job does not have: 'selectr' is undefined",
+     "did you mean 'node_selector'?"),
     ("image-pull.yaml", "<%= qps | yaml", "<%= qps + cache | yaml",
      ": unsupported operand type(s) for +: 'float' and 'str'", "correct the template"),
     ("image-pull.yaml", "<%= qps | yaml", "<%= (qps / 0) | yaml",
@@ -124,7 +125,7 @@ IN_YAML = [
      "kind must be a literal"),
     ("deployment.yaml", 'name: "{{.Name}}"', 'name: "{{.Nmae}}"', "deployment.yaml",
      "nothing gives '{{.Nmae}}' a value"),
-    ("overrides.yaml", "CL2_PROMETHEUS_PVC_ENABLED: false", "CL2_PROMETHEUS_PVC_ENABLED false",
+    ("overrides.yaml", "CL2_PROMETHEUS_PVC_ENABLED:", "CL2_PROMETHEUS_PVC_ENABLED",
      "overrides.yaml", "not YAML: "),
 ]  # fmt: skip
 
