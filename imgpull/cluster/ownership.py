@@ -1,0 +1,189 @@
+"""Whose an object on the cluster is: the marks by which all of ours is found and removed again.
+
+Hides labels, names and waiting: what is removed here is checked to be gone.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from imgpull.cluster.kube import ApiError, Kube, Object
+from imgpull.config.job import MEASURED_LABEL
+from imgpull.errors import EngineFailed, EngineUnavailable
+
+MANAGED_BY, IMGPULL = "app.kubernetes.io/managed-by", "imgpull"
+MANAGED_SELECTOR = f"{MANAGED_BY}={IMGPULL}"
+SWEEP_LABEL = "imgpull.dev/sweep"
+TRIAL_LABEL = "imgpull.dev/trial"
+MEASURED_SELECTOR = f"{MEASURED_LABEL}=true"
+MEASURED_BY = "imgpull.dev/measured-by"  # annotation of a measured node: the sweep
+SYSTEM_NAMESPACE = "imgpull-system"
+
+_NAMESPACES = "/api/v1/namespaces"
+_TERMINATING_S = 600.0  # as long as ClusterLoader2 itself waits for a namespace
+_POLL_S = 0.5
+
+# Collections of the system namespace in which a trial may have made something.
+TRIAL_COLLECTIONS = (
+    f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/daemonsets",
+    f"/apis/batch/v1/namespaces/{SYSTEM_NAMESPACE}/jobs",
+    f"{_NAMESPACES}/{SYSTEM_NAMESPACE}/pods",
+    f"{_NAMESPACES}/{SYSTEM_NAMESPACE}/configmaps",
+    f"{_NAMESPACES}/{SYSTEM_NAMESPACE}/secrets",
+    f"{_NAMESPACES}/{SYSTEM_NAMESPACE}/serviceaccounts",
+    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    _NAMESPACES,
+)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A sweep, or one attempt of one of its trials: what an object belongs to."""
+
+    sweep: str
+    trial: str = ""
+    attempt: int = 1
+
+    def labels(self) -> dict[str, str]:
+        """What every object of this owner carries."""
+        labels = {MANAGED_BY: IMGPULL, SWEEP_LABEL: self.sweep}
+        return {**labels, TRIAL_LABEL: self._execution} if self.trial else labels
+
+    def selector(self) -> str:
+        """What of the cluster belongs to this owner, as a label selector."""
+        return ",".join(f"{key}={value}" for key, value in self.labels().items())
+
+    def prefix(self) -> str:
+        """The prefix of the test's namespaces: of this attempt alone."""
+        text = f"{self.sweep}/{self.trial}/{self.attempt}"
+        return f"ip{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    @property
+    def _execution(self) -> str:
+        return f"{self.trial}-a{self.attempt}"
+
+
+def ensure_system_namespace(kube: Kube) -> None:
+    """Have the namespace of our own helpers, in which privileged pods are allowed."""
+    found = kube.find(f"{_NAMESPACES}/{SYSTEM_NAMESPACE}")
+    if found is not None and _is_terminating(found):
+        wait_gone(kube, [f"{_NAMESPACES}/{SYSTEM_NAMESPACE}"], _TERMINATING_S)
+        found = None
+    if found is not None:
+        labels = (found.get("metadata") or {}).get("labels") or {}
+        if labels.get(MANAGED_BY) != IMGPULL:
+            raise EngineUnavailable(
+                f"namespace {SYSTEM_NAMESPACE} exists and is not imgpull's: it lacks the label "
+                f"{MANAGED_SELECTOR}",
+                hint=f"remove or rename it; or, if it is: kubectl label namespace "
+                f"{SYSTEM_NAMESPACE} {MANAGED_SELECTOR}",
+            )
+        return
+    labels = {MANAGED_BY: IMGPULL, "pod-security.kubernetes.io/enforce": "privileged"}
+    _create_namespace(kube, SYSTEM_NAMESPACE, labels)
+
+
+def make_namespace(kube: Kube, name: str, owner: Owner) -> None:
+    """Make a namespace of this owner; an old one of that name is waited for while it goes.
+
+    EngineFailed when the name is taken and stays so.
+    """
+    path = f"{_NAMESPACES}/{name}"
+    found = kube.find(path)
+    if found is not None:
+        if not _is_terminating(found):
+            labels = (found.get("metadata") or {}).get("labels") or {}
+            if labels.get(MANAGED_BY) != IMGPULL:
+                raise EngineFailed(
+                    f"namespace {name} exists and is not imgpull's",
+                    hint=f"kubectl get namespace {name} -o yaml",
+                )
+            kube.delete(path)
+        wait_gone(kube, [path], _TERMINATING_S)
+    _create_namespace(kube, name, owner.labels())
+
+
+def _create_namespace(kube: Kube, name: str, labels: dict[str, str]) -> None:
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    try:
+        kube.create(_NAMESPACES, body)
+    except ApiError as error:
+        if not error.is_conflict:  # another of our processes was as quick
+            raise
+
+
+def copy_secret(kube: Kube, name: str, namespace: str, owner: Owner) -> None:
+    """Copy a pull secret from namespace `default`; EngineUnavailable when it is not there."""
+    secret = kube.find(f"{_NAMESPACES}/default/secrets/{name}")
+    if secret is None:
+        raise EngineUnavailable(
+            f"image.pull_secret={name}: there is no such Secret in namespace default",
+            hint=f"kubectl create secret docker-registry {name} --docker-server=… "
+            "--docker-username=… --docker-password=…",
+        )
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "labels": owner.labels()},
+        "type": secret.get("type"),
+        "data": secret.get("data") or {},
+    }
+    collection = f"{_NAMESPACES}/{namespace}/secrets"
+    try:
+        kube.create(collection, body)
+    except ApiError as error:
+        if not error.is_conflict:
+            raise
+        kube.replace(f"{collection}/{name}", body)
+
+
+def remove_trial(kube: Kube, owner: Owner, limit_s: float) -> None:
+    """Remove all that carries this owner's labels; EngineFailed names what is left at the limit."""
+    paths = list(found_paths(kube, TRIAL_COLLECTIONS, owner.selector()))
+    for path in paths:
+        kube.delete(path, propagation="Background")
+    wait_gone(kube, paths, limit_s)
+
+
+def found_paths(kube: Kube, collections: Iterable[str], selector: str) -> Iterable[str]:
+    """Paths of the objects in these collections that a label selector selects."""
+    for collection in collections:
+        try:
+            for found in kube.items(collection, labelSelector=selector):
+                yield object_path(collection, found)
+        except ApiError as error:
+            if not error.is_missing:  # a namespace or API group that is not there
+                raise
+
+
+def object_path(collection: str, found: Object) -> str:
+    """Where an object of a collection is."""
+    return f"{collection}/{found['metadata']['name']}"
+
+
+def wait_gone(kube: Kube, paths: Sequence[str], limit_s: float) -> None:
+    """Wait until none of these is there; EngineFailed names what is left and how to look at it."""
+    end_s = time.monotonic() + limit_s
+    left = list(paths)
+    while left := [path for path in left if kube.find(path) is not None]:
+        if time.monotonic() >= end_s:
+            names = ", ".join(_name(path) for path in left[:5])
+            kind, _, name = _name(left[0]).partition(" ")
+            raise EngineFailed(
+                f"{names} {'is' if len(left) == 1 else 'are'} still there after {limit_s:.0f} s"
+                f"{f' (and {len(left) - 5} more)' if len(left) > 5 else ''}",
+                hint=f"kubectl get {kind} {name} -o yaml shows which finalizer or pod holds it; "
+                "then imgpull janitor",
+            )
+        time.sleep(_POLL_S)
+
+
+def _name(path: str) -> str:
+    kind, name = path.split("/")[-2:]
+    return f"{kind.removesuffix('s')} {name}"
+
+
+def _is_terminating(namespace: Object) -> bool:
+    return bool((namespace.get("metadata") or {}).get("deletionTimestamp"))
