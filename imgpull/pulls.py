@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 from imgpull import units
 
-OUTCOMES = ("pulled", "present", "failed", "censored")
+OUTCOMES = ("pulled", "present", "failed", "censored", "unknown")
 TEMPERATURES = ("cold", "partial", "warm", "unknown")
 FAILURES = (
     "throttled", "auth", "not_found", "network", "tls", "disk_full", "unpack", "qps_exceeded",
@@ -20,6 +20,7 @@ SOURCES = ("event", "status", "sim")
 
 # Events that a simulator wrote carry this word, so that no simulated number goes without it.
 SIMULATED_COMPONENT = "kubelet-simulated"
+SIMULATED_UID = "simulated-"  # and so begins a pod's
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Pull:
     temperature: str
     outcome: str
     failure: str | None
-    attempts: int
+    attempts: int | None
     message: str | None
     source: str
 
@@ -82,10 +83,12 @@ _REFUSED = re.compile(
     re.DOTALL,
 )
 # The waiting reasons that a pull ends in; others (CreateContainerError) are not about pulls.
-_ERROR = re.compile(
-    r"Error: (ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|ImageInspectError"
+_REASONS = (
+    r"(ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImageNeverPull|ImageInspectError"
     r"|RegistryUnavailable|SignatureValidationFailed)"
 )
+_ERROR = re.compile(f"Error: {_REASONS}")
+_WAITING = re.compile(rf"{_REASONS}(?:: (.*))?", re.DOTALL)
 
 
 def parse_message(reason: str, message: str) -> Message | None:
@@ -137,6 +140,15 @@ def _parse_failed(text: str) -> Message | None:
     if match := _ERROR.fullmatch(text):
         return Message("error", text=match[1])
     return None
+
+
+def parse_waiting(waiting: str, image: str = "") -> Message | None:
+    """What a container's "REASON: message" says about its pull; None when it is about else."""
+    match = _WAITING.fullmatch(waiting)
+    if match is None:
+        return None
+    text = match[2] or match[1]
+    return Message("error", image or None, failure=classify_failure(text, image), text=text)
 
 
 # First match wins: the most specific cause stands before the general one.

@@ -17,9 +17,10 @@ from imgpull import pulls
 from imgpull.engines import Subject
 from imgpull.errors import ReportError
 from imgpull.pulls import Pull
-from imgpull.results.measure import cold_share
+from imgpull.results.measure import cold_share, seen_share
 from imgpull.results.pull_rows import pull_rows, write_pulls
 from imgpull.results.seen import PodRow, Rates, read_events, read_pods, read_rates
+from imgpull.tables import Container, write_pods
 
 EVENTS = Path(__file__).parent / "data" / "kube-events"
 BEGAN = datetime(2026, 11, 23, 21, 15, 0, tzinfo=UTC)
@@ -229,6 +230,85 @@ def test_with_rates_a_later_pull_is_known_warm_or_cold_again() -> None:
     ]  # fmt: skip
 
 
+# Pod status, where events are missing
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def seen_pod(pod: str, image_id: str = "", waiting: str = "", **moments: float) -> PodRow:
+    ran = Container("c", IMAGE, image_id, waiting)
+    return replace(pod_row(pod, 4.0, **moments), uid=f"uid-{pod}", containers=(ran,))
+
+
+def with_status(
+    told: Sequence[dict[str, Any]], *pods: PodRow, subject: Subject = UNKNOWN
+) -> dict[str, Pull]:
+    found = pull_rows(told, pods, NO_RATES, subject, started_at=BEGAN)
+    return {row.pod: row for row in found}
+
+
+def test_a_container_that_ran_without_an_event_is_known_from_its_status_and_unseen() -> None:
+    pods = [seen_pod("a", f"registry.example/big@{DIGEST}", started=9.0), seen_pod("b")]
+    rows = with_status([asked("b", 5), answered("b", 5, 3.0)], *pods)
+    a = rows["a"]
+    assert (a.source, a.outcome, a.digest, a.pod_uid) == ("status", "unknown", DIGEST, "uid-a")
+    unknown = (a.requested_at, a.pull_s, a.wait_s, a.size_bytes, a.leader, a.attempts)
+    assert unknown == (None,) * 6
+    assert a.temperature == "unknown"
+    assert (rows["b"].source, rows["b"].outcome) == ("event", "pulled")
+    started = [replace(pod, started=9.0) for pod in pods]
+    assert seen_share(UNKNOWN, list(rows.values()), started) == 0.5
+
+
+def test_why_a_container_waited_is_kept_when_its_events_were_lost() -> None:
+    waiting = 'ErrImagePull: failed to pull "x": 429 Too Many Requests'
+    a = with_status([], seen_pod("a", waiting=waiting))["a"]
+    assert (a.source, a.outcome, a.failure) == ("status", "failed", "throttled")
+    assert "429" in (a.message or "")
+    ran = seen_pod("a", f"x@{DIGEST}", waiting, started=50.0)
+    assert with_status([], ran)["a"].outcome == "unknown"
+    assert with_status([], ran)["a"].failure == "throttled"
+
+
+def test_a_pod_that_only_waits_for_its_sandbox_is_no_pull() -> None:
+    assert with_status([], seen_pod("a"), seen_pod("b", waiting="CreateContainerError: x")) == {}
+
+
+def test_the_digest_that_ran_stands_before_the_one_that_was_asked_for() -> None:
+    asked_for = replace(UNKNOWN, image_digest="sha256:asked")
+    told = [asked("a", 5), answered("a", 5, 3.0), asked("b", 5), answered("b", 5, 3.0)]
+    rows = with_status(told, seen_pod("a", f"r/big@{DIGEST}"), seen_pod("b"), subject=asked_for)
+    assert (rows["a"].digest, rows["b"].digest) == (DIGEST, "sha256:asked")
+
+
+def test_a_pull_whose_answer_was_lost_is_no_censored_pull_once_its_container_runs() -> None:
+    waited = replace(UNKNOWN, wait_timeout_s=60.0)
+    late, timely, open_ = seen_pod("late", started=99.0), seen_pod("timely", started=9.0), "open"
+    told = [asked(pod, 5) for pod in ("late", "timely", "open")]
+    rows = with_status(told, late, timely, seen_pod(open_), subject=waited)
+    outcomes = {pod: row.outcome for pod, row in rows.items()}
+    assert outcomes == {"late": "censored", "timely": "unknown", "open": "censored"}
+
+
+def test_only_the_subjects_image_is_taken_from_status_too() -> None:
+    other = replace(UNKNOWN, image_reference="another")
+    assert with_status([], seen_pod("a", f"x@{DIGEST}"), subject=other) == {}
+
+
+def test_pods_are_read_as_they_were_written_and_from_files_without_containers(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pods.csv"
+    sidecar = Container("proxy", "mesh/proxy:1", "", "ErrImagePull: a, b")
+    pod = seen_pod("a", f"x@{DIGEST}", started=9.25)
+    pod = replace(pod, containers=(*pod.containers, sidecar))
+    write_pods(path, [pod])
+    assert read_pods(path) == [pod]
+    lines = [line.split(",")[:10] for line in path.read_text("utf-8").splitlines()]
+    path.write_text("\n".join(",".join(cells) for cells in lines) + "\n", "utf-8")
+    assert read_pods(path) == [replace(pod, uid=None, containers=())]
+
+
 # The deadline
 
 
@@ -345,6 +425,11 @@ def test_a_rate_counts_from_the_row_before_it(tmp_path: Path) -> None:
     [
         ("pods.csv", "namespace,pod\na,b\n"),
         ("pods.csv", "namespace,pod,node,created\na,b,c,soon\n"),
+        (
+            "pods.csv",
+            "namespace,pod,node,created,scheduled,sandbox,pulling,pulled,started,ready,uid,"
+            "container,image,image_id,waiting\na,b,c,,,,,,,,u,x;y,1,2,3\n",
+        ),
         ("series.csv", "node,receive_bytes_per_s\nn,1\n"),
         ("events.jsonl", '{"kind": "Event"\n'),
         ("events.jsonl", "[1]\n"),

@@ -196,7 +196,7 @@ def seen_share(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -
     """Share of started pods whose pull (or its absence) the events told; of those asked for when
     nobody listed pods. None when nobody looked, or knows how many there were.
     """
-    told = {(row.namespace, row.pod) for row in rows}
+    told = {(row.namespace, row.pod) for row in rows if row.outcome != "unknown"}
     if pods:
         started = {(row.namespace, row.pod) for row in pods if row.started is not None}
         return len(started & told) / len(started) if started else 1.0

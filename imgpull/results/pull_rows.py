@@ -18,6 +18,7 @@ from imgpull.engines import Subject
 from imgpull.errors import ReportError
 from imgpull.pulls import Pull
 from imgpull.results.seen import PodRow, Rates
+from imgpull.results.status_rows import digest_of, from_status
 
 # A leader that received this share of the image's compressed bytes fetched it; below the lower
 # one it moved nothing. Between: some layers were there.
@@ -72,18 +73,33 @@ def pull_rows(
     ReportError for an event without a readable time.
     """
     known = {(row.namespace, row.pod): row for row in pods}
+    every = _tell(events, started_at)
     timed = [
-        _timed(told, known.get((told.namespace, told.pod)), subject.image_digest)
-        for told in _tell(events, started_at)
-        if told.image is not None
-        and (subject.image_reference is None or told.image == subject.image_reference)
-        and (not namespaces or told.namespace.startswith(namespaces))
+        _timed(told, known.get((told.namespace, told.pod)), subject)
+        for told in every
+        if told.image is not None and _concerns(subject, namespaces, told.namespace, told.image)
+    ]
+    heard = {(told.namespace, told.pod, told.container) for told in every if told.image}
+    timed += [
+        _Timed(from_status(pod, container, subject), 0.0, math.inf)
+        for pod in pods
+        for container in pod.containers
+        if (pod.namespace, pod.pod, container.name) not in heard
+        and (container.image_id or pulls.parse_waiting(container.waiting))
+        and _concerns(subject, namespaces, pod.namespace, container.image)
     ]
     timed.sort(key=lambda each: (each.row.namespace, each.row.pod, each.row.container))
     return [
         _censored(row, known.get((row.namespace, row.pod)), subject, each.ended_s)
         for row, each in zip(_with_leaders(timed, rates, held), timed, strict=True)
     ]
+
+
+def _concerns(subject: Subject, namespaces: tuple[str, ...], namespace: str, image: str) -> bool:
+    """Whether a pull is of the subject's image, if it has one, in one of the test's namespaces."""
+    return subject.image_reference in (None, image) and (
+        not namespaces or namespace.startswith(namespaces)
+    )
 
 
 def _tell(events: Iterable[Mapping[str, Any]], started_at: datetime | None) -> list[_Told]:
@@ -154,13 +170,19 @@ def _hear(
         told.answer = told.answer or message
 
 
-def _timed(told: _Told, pod: PodRow | None, digest: str | None) -> _Timed:
+def _outcome(told: _Told, pod: PodRow | None, subject: Subject) -> str:
+    if told.answer is not None:
+        return told.answer.kind
+    if pod is not None and pod.started is not None:
+        # It runs, so its image came: before the wait ended, or nobody knows.
+        late = pod.started > subject.deadline_s(pod.created)
+        return "censored" if late else "unknown"
+    return "censored" if told.asked > told.failed else "failed"
+
+
+def _timed(told: _Told, pod: PodRow | None, subject: Subject) -> _Timed:
     answer, failure = told.answer, told.failure
-    outcome = "failed"
-    if answer is not None:
-        outcome = answer.kind
-    elif told.asked > told.failed:
-        outcome = "censored"
+    outcome = _outcome(told, pod, subject)
     pull_s = answer.pull_s if answer else None
     wait_s = None
     if answer and answer.total_s is not None and pull_s is not None:
@@ -169,11 +191,11 @@ def _timed(told: _Told, pod: PodRow | None, digest: str | None) -> _Timed:
     row = Pull(
         namespace=told.namespace,
         pod=told.pod,
-        pod_uid=told.uid,
+        pod_uid=told.uid or (pod.uid if pod else None),
         container=told.container,
         node=told.node or (pod.node if pod else None),
         image=told.image or "",
-        digest=digest,
+        digest=digest_of(pod, told.container, subject),
         requested_at=asked_s,
         pull_s=pull_s,
         wait_s=wait_s,
@@ -183,7 +205,7 @@ def _timed(told: _Told, pod: PodRow | None, digest: str | None) -> _Timed:
         temperature="warm" if outcome == "present" else "unknown",
         outcome=outcome,
         failure=failure.failure if failure else None,
-        attempts=told.failed + (outcome in ("pulled", "censored")),
+        attempts=told.failed + (outcome in ("pulled", "censored", "unknown")),
         message=failure.text if failure else None,
         source="sim" if told.simulated else "event",
     )

@@ -1,49 +1,27 @@
 """What an engine saw, besides CL2's report: pods.csv, series.csv and events.jsonl as data.
 
-Hides the three file formats. A file that is not there was not seen; a value that is empty is None.
+Hides how the three files are read. A file that is not there was not seen; a value that is empty is
+None.
 """
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from imgpull.errors import ReportError
-
-
-@dataclass(frozen=True)
-class PodRow:
-    """A row of pods.csv; seconds since the trial began, None where it never came to that."""
-
-    namespace: str
-    pod: str
-    node: str | None
-    created: float | None
-    scheduled: float | None
-    sandbox: float | None
-    pulling: float | None
-    pulled: float | None
-    started: float | None
-    ready: float | None
+from imgpull.tables import PodRow as PodRow
+from imgpull.tables import pod_row
 
 
 def read_pods(path: Path) -> list[PodRow]:
     """The rows of pods.csv; none when the engine left no such file."""
-    times = [item.name for item in fields(PodRow)][3:]
     try:
-        return [
-            PodRow(
-                row["namespace"],
-                row["pod"],
-                row["node"] or None,
-                *(float(row[name]) if row[name] else None for name in times),
-            )
-            for row in _rows(path)
-        ]
-    except (KeyError, TypeError, ValueError) as error:
+        return [pod_row(row) for row in _rows(path)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 

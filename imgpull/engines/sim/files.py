@@ -4,7 +4,6 @@ Hides how Kubernetes words, counts, drops and stamps events (in whole seconds). 
 its component `kubelet-simulated`, so that no simulated pull can pass for a seen one.
 """
 
-import csv
 import json
 import math
 import random
@@ -15,19 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imgpull import exporters, pulls
+from imgpull import exporters, pulls, tables
 from imgpull.simcluster import PodTrace, Trace, World
 from imgpull.simcluster.delays import Luck, TokenBucket
 from imgpull.simcluster.exposed import Meter
-
-POD_COLUMNS = (
-    "namespace", "pod", "node", "created", "scheduled", "sandbox", "pulling", "pulled", "started",
-    "ready",
-)  # fmt: skip
-SERIES_COLUMNS = (
-    "at_s", "node", "receive_bytes_per_s", "write_bytes_per_s", "containerd_cpu_cores",
-)  # fmt: skip
-_POINTS_A_NODE = 200
 
 # Names as Kubernetes makes them: no vowels, no look-alikes (apimachinery pkg/util/rand).
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -49,44 +39,57 @@ def pod_name(deployment: str, index: int, world: World) -> str:
 
 def write_pods(path: Path, trace: Trace) -> None:
     """A pod a row; seconds since the trial began, empty where it never came to that."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(POD_COLUMNS)
-        for pod in trace.pods:
-            pulling_s = pod.attempts[0].asked_s if pod.attempts else None
-            times = (
-                pod.created_s, pod.scheduled_s, pod.sandbox_s, pulling_s, pod.pulled_s,
-                pod.started_s, pod.ready_s,
-            )  # fmt: skip
-            out.writerow(
-                (pod.request.namespace, pod.request.name, pod.node or "", *map(_seconds, times))
-            )
+    tables.write_pods(path, map(_pod_row, trace.pods))
 
 
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+def _pod_row(pod: PodTrace) -> tables.PodRow:
+    failed = next((attempt.error for attempt in pod.attempts if attempt.error), "")
+    return tables.PodRow(
+        namespace=pod.request.namespace,
+        pod=pod.request.name,
+        node=pod.node,
+        created=pod.created_s,
+        scheduled=pod.scheduled_s,
+        sandbox=pod.sandbox_s,
+        pulling=pod.attempts[0].asked_s if pod.attempts else None,
+        pulled=pod.pulled_s,
+        started=pod.started_s,
+        ready=pod.ready_s,
+        uid=_uid(pod),
+        # No image runs here, so none has an id.
+        containers=(
+            tables.Container(
+                CONTAINER, pod.request.image, "", f"ErrImagePull: {failed}" if failed else ""
+            ),
+        ),
+    )
+
+
+def _uid(pod: PodTrace) -> str:
+    return f"{pulls.SIMULATED_UID}{pod.request.index}"
 
 
 def write_series(path: Path, trace: Trace) -> None:
     """Mean receive and write rates and CPU since the node's row before; the first is idle."""
+    tables.write_series(path, _series_rows(trace))
+
+
+def _series_rows(trace: Trace) -> Iterator[tables.SeriesRow]:
     segments = {name: node.segments for name, node in trace.nodes.items() if node.segments}
     end_s = max((told[-1].end_s for told in segments.values()), default=0.0)
-    width_s = max(1.0, end_s / (_POINTS_A_NODE - 2))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(SERIES_COLUMNS)
-        for name in sorted(segments):
-            told = segments[name]
-            first = math.floor(told[0].begin_s / width_s)
-            last = math.ceil(told[-1].end_s / width_s)
-            edges_s = np.arange(first - 1, last + 1, dtype=np.float64) * width_s
-            meter = Meter(told)
-            means = [
-                np.diff(meter.until(edges_s, rate)) / width_s
-                for rate in ("receive_bytes_s", "write_bytes_s", "cpu_cores")
-            ]
-            for at_s, receive, write, cpu in zip(edges_s[1:], *means, strict=True):
-                out.writerow((f"{at_s:.3f}", name, f"{receive:.0f}", f"{write:.0f}", f"{cpu:.4f}"))
+    width_s = max(1.0, end_s / (tables.POINTS_A_NODE - 2))
+    for name in sorted(segments):
+        told = segments[name]
+        first = math.floor(told[0].begin_s / width_s)
+        last = math.ceil(told[-1].end_s / width_s)
+        edges_s = np.arange(first - 1, last + 1, dtype=np.float64) * width_s
+        meter = Meter(told)
+        means = [
+            np.diff(meter.until(edges_s, rate)) / width_s
+            for rate in ("receive_bytes_s", "write_bytes_s", "cpu_cores")
+        ]
+        for at_s, receive, write, cpu in zip(edges_s[1:], *means, strict=True):
+            yield tables.SeriesRow(at_s, name, receive, write, cpu)
 
 
 class _Told(NamedTuple):
@@ -196,7 +199,7 @@ def _about(pod: PodTrace) -> dict[str, str]:
         "kind": "Pod",
         "namespace": pod.request.namespace,
         "name": pod.request.name,
-        "uid": f"simulated-{pod.request.index}",
+        "uid": _uid(pod),
     }
 
 
