@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -18,6 +18,11 @@ from hypothesis import settings
 
 from imgpull.config import job as jobs
 from imgpull.config import schema
+
+if TYPE_CHECKING:
+    from apiserver import ApiServer
+
+    from imgpull.cluster.kube import Kube
 
 ROOT = Path(__file__).parents[1]
 # Two busy cores make single examples slow now and then: a deadline would only flicker.
@@ -82,3 +87,22 @@ def changed(compose: Compose) -> Changed:
         return values
 
     return default_but
+
+
+@pytest.fixture
+def apiserver() -> "Generator[ApiServer, None, None]":
+    """A Kubernetes API on a loopback port; what broke in its handlers fails the test."""
+    from apiserver import ApiServer  # half a second: only for tests of real clusters
+
+    with ApiServer() as server:
+        yield server
+    if server.errors:
+        raise server.errors[0]
+
+
+@pytest.fixture
+def kube(apiserver: "ApiServer") -> "Generator[Kube, None, None]":
+    """A client of `apiserver`."""
+    client = apiserver.kube()
+    yield client
+    client.close()
