@@ -17,7 +17,7 @@ from imgpull.engines.door import Say
 from imgpull.engines.running import COMPILED, DRY_RUN_ENDED, Ended, Redact
 
 _TAIL_LINES = 30
-_TAIL_LINE = 500  # characters of one line that an error quotes
+_TAIL_LINE = 300  # characters of one line that an error quotes
 _SAID = 2000  # characters of the reason
 _LONGEST = 2**20  # characters of one line kept together
 _HELD_BACK = 2**16  # of such a line: no secret is longer
@@ -32,6 +32,7 @@ _PODS = re.compile(
     r"(?:(?P<desired>\d+) desired, )?(?P<running>\d+) running"
 )
 _TARGETS = re.compile(r"(\d+)/(\d+) targets are ready, example not ready target: ", re.DOTALL)
+_WAITED_FOR = re.compile(r"\w+: (.+?): starting with timeout: ")
 # cmd/clusterloader.go since 2026: the whole kubeconfig follows, credentials included.
 _KUBECONFIG = "KubeConfig content:"
 _PROMETHEUS = {
@@ -55,7 +56,8 @@ class Follower:
         self._in_kubeconfig = False
         self._fatal: list[str] | None = None  # lines of a reason that may go on
         self._reason = self._not_ready = self._told = ""
-        self._pods: dict[str, tuple[int, int, int]] = {}  # by controller: created, running, wanted
+        # By controller: created, running, wanted; None before CL2 has counted.
+        self._pods: dict[str, tuple[int, int, int] | None] = {}
         self.step = ""
         self.lines = 0
         self.compiled = self.ended_dry = False  # of a dry run, which exits 1 either way
@@ -155,6 +157,8 @@ class Follower:
             self._begin(step[1])
         elif pods := _PODS.match(text):
             self._count(pods)
+        elif waited_for := _WAITED_FOR.match(text):
+            self._pods.setdefault(waited_for[1], None)
         elif targets := _TARGETS.match(text):
             self._not_ready = text
             self._tell(f"waiting for Prometheus: {targets[1]} of {targets[2]} targets up")
@@ -177,7 +181,10 @@ class Follower:
         """Pods of one controller; CL2 tells of each only when its own count has changed."""
         counts = pods["created"], pods["running"], pods["desired"] or pods["of"] or "0"
         self._pods[pods[1]] = (int(counts[0]), int(counts[1]), int(counts[2]))
-        created, running, wanted = map(sum, zip(*self._pods.values(), strict=True))
+        known = [each for each in self._pods.values() if each is not None]
+        created, running, wanted = map(sum, zip(*known, strict=True))
+        # Those not counted yet want as many as the others: Deployments of one test are alike.
+        wanted += (len(self._pods) - len(known)) * max(each[2] for each in known)
         told = f"{running} of {wanted} pods running" if wanted else f"{created} pods left"
         self._tell(f"{self.step}: {told}" if self.step else told)
 
