@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from imgpull import units
@@ -119,10 +120,9 @@ def _take(kube: Kube, holder: str, sweep: str, wait_s: float, say: Say) -> Objec
     while True:
         found = kube.find(PATH)
         if found is None:
-            taken = _try(lambda: kube.create(_COLLECTION, _body(holder, sweep, None)))
+            taken = _try(partial(kube.create, _COLLECTION, _body(holder, sweep, None)))
         elif not found["spec"].get("holderIdentity") or _is_dead(found, seen):
-            body = _body(holder, sweep, found)
-            taken = _try(lambda: kube.replace(PATH, body))
+            taken = _try(partial(kube.replace, PATH, _body(holder, sweep, found)))
         else:
             taken = None
             if found["spec"].get("renewTime") != seen[0]:
