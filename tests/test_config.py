@@ -431,6 +431,25 @@ def test_no_pull_is_called_fastest_when_sizes_are_unknown(job: MakeJob) -> None:
     assert jobs.notes(job("image.layers=[]")) == ()
 
 
+@pytest.mark.parametrize("key", ["nic_mbit_s", "disk_write_mb_s"])
+def test_a_machine_of_unknown_rates_can_be_measured_and_not_simulated(
+    changed: Changed, key: str
+) -> None:
+    unknown = changed({f"cluster.node.{key}": None})
+    with pytest.raises(ConfigError, match=rf"cluster\.node\.{key} is not known, and engine=sim"):
+        jobs.job_from(unknown)
+    measured = jobs.job_from(unknown | {"engine": {"kind": "binary"}})
+    assert getattr(measured.cluster.node, key) is None
+    assert jobs.fastest_pull_s(measured) is not None  # by the other rate
+
+
+def test_no_pull_is_called_fastest_where_no_rate_is_known(changed: Changed) -> None:
+    rates = {f"cluster.node.{key}": None for key in ("nic_mbit_s", "disk_write_mb_s")}
+    assert jobs.fastest_pull_s(
+        jobs.job_from(changed(rates) | {"engine": {"kind": "binary"}})
+    ) is None  # fmt: skip
+
+
 def test_one_deployment_makes_the_creation_rate_inert(job: MakeJob) -> None:
     (note,) = jobs.notes(job("deployments=1", "image=resource_consumer"))
     assert note == "deployments=1 makes qps=10 inert: it paces Deployments, not pods"

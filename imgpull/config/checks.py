@@ -172,7 +172,15 @@ def _figures(cluster: schema.Cluster) -> Iterator[tuple[str, float]]:
 
 
 def _check_burst(node: schema.Node) -> None:
-    if node.disk_burst_mb_s is not None and node.disk_burst_mb_s <= node.disk_write_mb_s:
+    if node.disk_burst_mb_s is None:
+        return
+    if node.disk_write_mb_s is None:
+        raise ConfigError(
+            f"cluster.node.disk_burst_mb_s={node.disk_burst_mb_s:g} stands without disk_write_mb_s",
+            hint="give both cluster.node.disk_write_mb_s and its burst, or cluster.node."
+            "disk_burst_mb_s=null",
+        )
+    if node.disk_burst_mb_s <= node.disk_write_mb_s:
         raise ConfigError(
             f"cluster.node.disk_burst_mb_s={node.disk_burst_mb_s:g} is not above "
             f"disk_write_mb_s={node.disk_write_mb_s:g}",

@@ -183,10 +183,21 @@ def _check(job: Job) -> None:
         )
     if isinstance(job.engine, schema.SimEngine):
         check_fit(job.engine, job.nodes, len(job.image.layers))
+        _check_simulated(job.cluster.node)
     if isinstance(job.engine, schema.RealEngine):
         check_real(job.engine, job.cluster)
         _check_limit(job)
     _check_scrapes(job)
+
+
+def _check_simulated(node: schema.Node) -> None:
+    """A machine of unknown rates can be measured, not simulated."""
+    for key in ("nic_mbit_s", "disk_write_mb_s"):
+        if getattr(node, key) is None:
+            raise ConfigError(
+                f"cluster.node.{key} is not known, and engine=sim needs it",
+                hint=f"give cluster.node.{key} the value of the datasheet",
+            )
 
 
 def _check_limit(job: Job) -> None:
@@ -230,14 +241,16 @@ def fastest_pull_s(job: Job) -> float | None:
     """No cold pull of this image on this node ends sooner: its bytes over NIC and disk.
 
     Compressed bytes cross the NIC and are fsynced to disk (containerd
-    plugins/content/local/writer.go); unpacked ones may stay in the page cache. None: sizes unknown.
+    plugins/content/local/writer.go); unpacked ones may stay in the page cache. None: sizes or
+    rates unknown.
     """
     compressed = job.image.compressed_bytes
     if compressed is None:
         return None
     node = job.cluster.node
-    disk_mb_s = node.disk_burst_mb_s or node.disk_write_mb_s
-    return max(compressed / (node.nic_mbit_s * 1e6 / 8), compressed / (disk_mb_s * 1e6))
+    nic_mb_s = None if node.nic_mbit_s is None else node.nic_mbit_s / 8
+    rates_mb_s = [nic_mb_s, node.disk_burst_mb_s or node.disk_write_mb_s]
+    return max((compressed / (rate * 1e6) for rate in rates_mb_s if rate is not None), default=None)
 
 
 def notes(job: Job) -> tuple[str, ...]:

@@ -96,14 +96,14 @@ class Toleration:
 
 @dataclass(frozen=True)
 class Node:
-    """Hardware of the measured nodes, as the cloud's datasheet gives it."""
+    """Hardware of the measured nodes, as the cloud's datasheet gives it; null is unknown."""
 
     vm_size: str = MISSING
     vcpus: int = MISSING
     memory_gib: float = MISSING
-    nic_mbit_s: float = MISSING
+    nic_mbit_s: float | None = MISSING  # the simulator needs it
     os_disk: str = MISSING
-    disk_write_mb_s: float = MISSING
+    disk_write_mb_s: float | None = MISSING  # the simulator needs it
     disk_burst_mb_s: float | None = None
     disk_burst_minutes: float = 30
     max_pods: int = MISSING

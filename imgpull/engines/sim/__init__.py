@@ -74,6 +74,8 @@ class SimEngine:
 def _world(job: Job) -> model.World:
     cluster, node, engine = job.cluster, job.cluster.node, job.engine
     assert isinstance(engine, schema.SimEngine)
+    assert node.nic_mbit_s is not None  # config.job refuses a simulation without these
+    assert node.disk_write_mb_s is not None
     tables = {job.image.pinned_reference: job.image.layers, **job.further_images}
     return model.World(
         node_names=tuple(f"{cluster.node_prefix}{index:06d}" for index in range(job.nodes)),
