@@ -46,7 +46,7 @@ class PortableKubeconfig:
 def portable(
     kubeconfig: Path | None, context: str | None, lasting_s: float
 ) -> Iterator[PortableKubeconfig]:
-    """The context's access in one private file; EngineUnavailable when it cannot be had for so long.
+    """The context's access in one private file; EngineUnavailable when it would not last.
 
     Programs that print a credential run here, now: each call gets a fresh one.
     """
@@ -239,8 +239,8 @@ def _require_lasting(expires_at: datetime | None, lasting_s: float, context: str
     raise EngineUnavailable(
         f"the credential of context {context} expires in {max(0, left_s) / 60:.0f} min, a trial "
         f"may take {units.format_duration(round(lasting_s))} (trial_limit)",
-        hint="az aks get-credentials --admin …, a ServiceAccount's token, a shorter trial_limit, or "
-        "engine=incluster, which needs none",
+        hint="az aks get-credentials --admin …, a ServiceAccount's token, a shorter trial_limit, "
+        "or engine=incluster, which needs none",
     )
 
 

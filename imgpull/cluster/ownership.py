@@ -141,7 +141,16 @@ def copy_secret(kube: Kube, name: str, namespace: str, owner: Owner) -> None:
 
 def remove_trial(kube: Kube, owner: Owner, limit_s: float) -> None:
     """Remove all that carries this owner's labels; EngineFailed names what is left at the limit."""
-    paths = list(found_paths(kube, TRIAL_COLLECTIONS, owner.selector()))
+    _remove(kube, owner.selector(), limit_s)
+
+
+def remove_trials(kube: Kube, sweep: str, limit_s: float) -> None:
+    """Remove what any trial of a sweep made, as an earlier process of it left it. As above."""
+    _remove(kube, f"{Owner(sweep).selector()},{TRIAL_LABEL}", limit_s)
+
+
+def _remove(kube: Kube, selector: str, limit_s: float) -> None:
+    paths = list(found_paths(kube, TRIAL_COLLECTIONS, selector))
     for path in paths:
         kube.delete(path, propagation="Background")
     wait_gone(kube, paths, limit_s)

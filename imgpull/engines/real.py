@@ -8,17 +8,20 @@ of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `im
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from imgpull import units
-from imgpull.cluster import credentials, nodes, ownership, preflight, prometheus
+from imgpull import tables, units
+from imgpull.cluster import credentials, nodes, ownership, preflight, prometheus_api
+from imgpull.cluster.kube import Kube
+from imgpull.cluster.monitors import additional_monitors
 from imgpull.cluster.nodes import NodeFacts
 from imgpull.cluster.ownership import Owner
+from imgpull.cluster.recorder import Recorder
 from imgpull.config import schema
 from imgpull.config.job import Job
 from imgpull.engines import runners
@@ -26,10 +29,11 @@ from imgpull.engines.contents import Contents, set_contents
 from imgpull.engines.door import Execution, Outcome, Remark, Say, Subject, subject_of
 from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
 from imgpull.engines.session import HeldCluster, connect
-from imgpull.engines.watching import Watch, write_series
 from imgpull.errors import EngineFailed
 from imgpull.render import Bundle
 
+# Events arrive late where a kubelet has many to tell (AKS: 5 a second).
+_DRAIN_S = 30.0
 # To remove what a trial made, whatever came of it.
 _TIDY_S = 300.0
 # Clocks that differ by more make times of two of them a matter of luck (docs/design.md 4.5).
@@ -68,7 +72,8 @@ class RealEngine:
         if self._settings.kind == "incluster":
             return  # its CL2 is in the cluster: compiled at the trial's begin, before Prometheus
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-            self._runner.dry_run(self._request(bundle, Path(directory), "imgpull", 60.0, stack))
+            owner = Owner("imgpull", "validate")
+            self._runner.dry_run(self._request(bundle, Path(directory), owner, 60.0, stack))
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Run the trial; whatever way it ends, nothing of it stays on the cluster."""
@@ -83,24 +88,26 @@ class RealEngine:
             measured = cluster.choose_nodes(self._job, owner)
             contents = set_contents(cluster.kube, self._job, measured, owner, limit.left_s(), say)
             self._settle(say)
-            request = self._request(bundle, out, owner.prefix(), limit.left_s(), stack)
+            request = self._request(bundle, out, owner, limit.left_s(), stack)
             if self._settings.kind == "incluster":
                 self._runner.dry_run(request)
             stack_done = cluster.prepare_prometheus(self._stack_settings(), say)
             self._make_namespace(owner)
             request = replace(request, limit_s=limit.left_s())
-            watch = stack.enter_context(Watch(cluster.kube, [f"{owner.prefix()}-1"], out))
+            seen.started_at = datetime.now(UTC)
+            recorder = stack.enter_context(
+                _recording(cluster.kube, f"{owner.prefix()}-1", out, seen, request.redact)
+            )
             say("clusterloader is starting")
-            ended = self._runner.run(request, say)
+            seen.ended = self._runner.run(request, say)
             cluster.adopt_prometheus()
             say("waiting for late events")
-            watch.end()
-            seen.add("degraded", watch.gaps)
+            recorder.stop(_DRAIN_S)
             say("reading series from Prometheus")
-            seen.add("degraded", write_series(cluster.kube, measured, watch, out))
-            self._require_a_test(ended, request)
+            self._write_series(measured, seen, out)
+            self._require_a_test(seen.ended, request)
             self._look_again(measured, seen)
-        return self._outcome(measured, contents, ended, watch, seen, stack_done)
+        return self._outcome(measured, contents, seen, out, recorder, stack_done)
 
     def _settle(self, say: Say) -> None:
         pause_s = units.parse_duration(self._settings.settle)
@@ -108,7 +115,7 @@ class RealEngine:
         time.sleep(pause_s)
 
     def _request(
-        self, bundle: Bundle, out: Path, prefix: str, limit_s: float, stack: ExitStack
+        self, bundle: Bundle, out: Path, owner: Owner, limit_s: float, stack: ExitStack
     ) -> Request:
         """What CL2 is asked to do. Its credential lasts as long as `stack`."""
         job, settings, cluster = self._job, self._settings, self._job.cluster
@@ -127,19 +134,19 @@ class RealEngine:
             kubeconfig=kubeconfig,
             provider=cluster.provider,
             nodes=job.nodes,
-            namespace_prefix=prefix,
+            namespace_prefix=owner.prefix(),
             limit_s=limit_s,
             redact=credentials.redactor(secrets),
             stack=Stack(
                 containerd_port=settings.containerd_port,
                 memory_gib=cluster.prometheus_memory_gib,
                 storage_class=cluster.prometheus_storage_class,
-                monitors=prometheus.additional_monitors(
+                monitors=additional_monitors(
                     settings.containerd_port, job.containerd_scrape_interval_s
                 ),
             ),
             flags=tuple(settings.flags),
-            labels=Owner(self._cluster.sweep).labels() if self._cluster else {},
+            labels=owner.labels(),
         )
 
     def _stack_settings(self) -> dict[str, Any]:
@@ -195,13 +202,15 @@ class RealEngine:
         self,
         measured: Sequence[NodeFacts],
         contents: Contents,
-        ended: Ended,
-        watch: Watch,
         seen: "_Seen",
+        out: Path,
+        recorder: Recorder,
         stack_done: str,
     ) -> Outcome:
+        ended = seen.ended
+        assert ended is not None
         dialect = self._runner.probe()
-        semantics = runners.startup_semantics(dialect, watch.out / "report")
+        semantics = runners.startup_semantics(dialect, out / "report")
         self.subject = replace(
             self.subject,
             fingerprint={
@@ -212,9 +221,9 @@ class RealEngine:
         )
         return Outcome(
             measured_by=f"clusterloader ({dialect.name}) on {_context(self._cluster)}",
-            started_at=watch.started_at,
+            started_at=seen.started_at,
             versions=_versions(measured, dialect),
-            digests={"clusterloader": dialect.digest, **watch.image_digests()},
+            digests={"clusterloader": dialect.digest, **_digests(recorder)},
             held=contents.held,
             remarks=(*contents.remarks, *seen.remarks),
             observed={
@@ -226,7 +235,7 @@ class RealEngine:
                 "clock_skew_s": seen.skew_s,
                 "cache": contents.observed,
                 "nodes": {node.name: node.vm_size for node in measured},
-                "watches": watch.counts(),
+                "watches": dict(recorder.counts),
             },
         )
 
@@ -250,12 +259,25 @@ def _context(cluster: HeldCluster | None) -> str:
     return cluster.kube.context if cluster else "no cluster"
 
 
+def _digests(recorder: Recorder) -> dict[str, str]:
+    """The image that really ran, by its digest; more than one are joined."""
+    ran = {
+        each.image_id.rpartition("@")[2]
+        for containers in recorder.statuses().values()
+        for each in containers
+        if "@" in each.image_id
+    }
+    return {"image_run": ", ".join(sorted(ran))} if ran else {}
+
+
 @dataclass
 class _Seen:
-    """What bears on the verdict, as it comes up."""
+    """What a trial came to, and what bears on its verdict, as it comes up."""
 
     remarks: list[Remark] = field(default_factory=list)
     skew_s: float | None = None
+    started_at: datetime | None = None  # what the seconds of its files count from
+    ended: Ended | None = None
 
     def add(self, verdict: str, texts: Sequence[str]) -> None:
         """Each of these sentences is a reason for this verdict."""
@@ -278,6 +300,21 @@ class _Limit:
                 hint="see run.log for what took so long; or a longer trial_limit",
             )
         return left_s
+
+
+@contextmanager
+def _recording(
+    kube: Kube, namespace: str, out: Path, seen: _Seen, redact: Callable[[str], str]
+) -> Iterator[Recorder]:
+    """Watch a namespace; events.jsonl and pods.csv are there whatever the trial comes to."""
+    assert seen.started_at is not None
+    recorder = Recorder(kube, [namespace], out / "events.jsonl", seen.started_at, redact=redact)
+    try:
+        with recorder:
+            yield recorder
+    finally:
+        tables.write_pods(out / "pods.csv", recorder.rows())
+        seen.add("degraded", recorder.gaps)
 
 
 @contextmanager
@@ -308,5 +345,3 @@ def _clear(out: Path) -> None:
 
 def _unsaid(step: str) -> None:
     """Nobody watches."""
-
-

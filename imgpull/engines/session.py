@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from imgpull import units
-from imgpull.cluster import janitor, lease, nodes, ownership, prometheus
+from imgpull.cluster import lease, nodes, ownership, prometheus
 from imgpull.cluster.kube import Kube
 from imgpull.cluster.ownership import Owner
 from imgpull.config import schema
 from imgpull.config.job import Job
 from imgpull.engines.door import Engine, Execution, Say, Tell
 from imgpull.errors import EngineFailed
+
+_TIDY_S = 600.0  # as long as ClusterLoader2 itself waits for a namespace
 
 Where = tuple[str | None, str | None]  # kubeconfig, context
 
@@ -78,7 +80,7 @@ class HeldCluster:
         for what, undo in (
             ("nodes", lambda: nodes.release(self.kube, self.sweep)),
             ("Prometheus", lambda: self._leave_prometheus(say)),
-            ("leftovers", lambda: remove_own(self.kube, self.sweep, say)),
+            ("trials", lambda: ownership.remove_trials(self.kube, self.sweep, _TIDY_S)),
         ):
             say(f"giving the cluster back: {what}")
             try:
@@ -94,24 +96,6 @@ class HeldCluster:
         prometheus.tear_down(self.kube, say)
         self.tell("prometheus", done="torn down", settings_hash=self.prometheus_hash)
         self.prometheus_hash = None
-
-
-def remove_own(kube: Kube, sweep: str, say: Say) -> None:
-    """Remove what an earlier process of this very sweep left, or this one; checked to be gone."""
-    found = [
-        each
-        for each in janitor.leftovers(kube, include_live=True)
-        if each.sweep == sweep and each.kind not in _NOT_A_TRIAL_S
-    ]
-    still = janitor.remove(kube, found, say)
-    if still:
-        names = ", ".join(f"{each.kind} {each.name}" for each in still)
-        raise EngineFailed(f"{names} could not be removed", hint="kubectl describe it; its "
-                           "finalizers name who holds it")  # fmt: skip
-
-
-# What the sweep holds on purpose, and gives back in its own way.
-_NOT_A_TRIAL_S = frozenset({"Lease", "Prometheus"})
 
 
 class Clusters:
@@ -155,7 +139,8 @@ def _hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterat
             tell("held", context=kube.context, server=kube.server)
             begun = time.monotonic()
             try:
-                remove_own(kube, sweep, say)
+                say("removing what an earlier process of this sweep left")
+                ownership.remove_trials(kube, sweep, _TIDY_S)
                 yield cluster
             finally:
                 cluster.give_back(say)
