@@ -34,16 +34,17 @@ def unpack(data: bytes, directory: Path, below: str) -> int:
 
     EngineFailed when it is no whole tar, or one that no CL2 writes.
     """
-    count = 0
+    count = total = 0
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for entry in tar:
                 name = entry.name.removeprefix("./").removeprefix(f"{below}/")
                 if not entry.isfile():
                     continue
-                if count + entry.size > _LARGEST:
+                total += entry.size
+                if total > _LARGEST:
                     raise EngineFailed(
-                        f"the report holds {entry.name} of {entry.size} bytes",
+                        f"the report holds more than {_LARGEST} bytes, {entry.size} in {name}",
                         hint="leave --experimental-prometheus-snapshot-to-report-dir out",
                     )
                 entry.name, entry.mode = name, 0o644

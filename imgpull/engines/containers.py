@@ -166,11 +166,13 @@ class Containers:
 
     def _remove(self, name: str) -> None:
         """EngineFailed when it is still there."""
-        self._call("rm", "--force", "--volumes", name)
+        told = self._call("rm", "--force", "--volumes", name)
+        if told.code == 0:
+            return
         left = self._call("ps", "--all", "--quiet", "--filter", f"name=^/?{name}$")
         if left.code != 0 or left.text.strip():
             raise EngineFailed(
-                f"the container {name} could not be removed: {left.words}",
+                f"the container {name} could not be removed: {told.words}",
                 hint=f"{self.command} rm --force {name}",
             )
 

@@ -83,7 +83,7 @@ class BinaryRunner:
             ended = supervised.run(
                 command, follower.feed, grace_s=self._grace_s, environment=passed,
                 limit_s=min(request.limit_s, _DRY_RUN_S) if dry else request.limit_s,
-                directory=Path(extra),
+                directory=Path(extra), tied=True,
             )  # fmt: skip
             return follower, follower.ended(
                 ended.code, ended.wall_s, timed_out=ended.timed_out

@@ -80,18 +80,20 @@ def run(
     grace_s: float,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    tied: bool = False,
     given: IO[bytes] | None = None,
     errors: IO[bytes] | None = None,
 ) -> Exit:
     """Run a program to its end; `command[0]` is a path.
 
     Its errors come with its output unless they have a file of their own; `given` is its input.
-    EngineUnavailable when it cannot be started. Whatever happens, its process group is gone when
-    this returns or raises.
+    `tied` ends it with this process, where the system can do that. EngineUnavailable when it
+    cannot be started. Whatever happens, its process group is gone when this returns or raises.
     """
     begun = time.monotonic()
     streams = _Streams(given, errors)
-    with _Program(_tied(command), grace_s, environment, directory, streams) as program:
+    started = _tied(command) if tied else list(command)
+    with _Program(started, grace_s, environment, directory, streams) as program:
         while program.is_running():
             left_s = begun + limit_s - time.monotonic()
             if left_s <= 0:
@@ -157,7 +159,7 @@ class _Program:
         os.set_blocking(self._pipe.fileno(), False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._pipe, selectors.EVENT_READ)
-        self._is_open = True
+        self._is_open, self._nap_s = True, 0.0005
 
     def __enter__(self) -> Self:
         return self
@@ -186,8 +188,9 @@ class _Program:
 
     def read(self, on_output: Callable[[bytes], None], within_s: float) -> bool:
         """Take what is printed within a time; False when nothing was."""
-        if not self._is_open:
-            time.sleep(within_s)
+        if not self._is_open:  # it is about to end, or has closed its output on purpose
+            self._nap_s = min(2 * self._nap_s, _LOOK_S)
+            time.sleep(min(within_s, self._nap_s))
             return False
         if not self._selector.select(within_s):
             return False
