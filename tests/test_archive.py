@@ -1,5 +1,6 @@
 """Laws of files that come back from a container, and of what a Go program says of its making."""
 
+import contextlib
 import io
 import os
 import tarfile
@@ -37,15 +38,14 @@ def test_a_tar_that_was_cut_short_is_no_report(tmp_path: Path) -> None:
         archive.unpack(packed[:3000], tmp_path, "report")
 
 
-@pytest.mark.parametrize("name", ["../out.json", "report/../../out.json", "/etc/out.json"])
+@pytest.mark.parametrize("name", ["../out.json", "report/../../out.json", "/out.json"])
 def test_no_file_lands_outside_the_report(tmp_path: Path, name: str) -> None:
-    (tmp_path / "report").mkdir()
-    try:
-        archive.unpack(archive.pack({name: b"x"}), tmp_path / "report", "report")
-    except EngineFailed as error:
-        assert "cannot be read" in error.message
-    assert all(path.is_relative_to(tmp_path / "report") for path in tmp_path.rglob("out.json"))
-    assert not Path("/etc/out.json").exists()
+    report = tmp_path / "above" / "report"
+    report.mkdir(parents=True)
+    with contextlib.suppress(EngineFailed):
+        archive.unpack(archive.pack({name: b"x"}), report, "report")
+    assert all(path.is_relative_to(report) for path in tmp_path.rglob("out.json"))
+    assert not Path("/out.json").exists()
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
