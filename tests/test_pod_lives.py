@@ -1,200 +1,230 @@
-"""A simulated pod's life: created, placed, its turn to pull, tried again, deleted."""
+"""The rows of pods.csv: which moments are exact, what order they keep, what stays of a pod."""
 
-from collections import Counter
-from dataclasses import replace
-from itertools import pairwise
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from worlds import (
-    MB,
-    QUIET,
-    WIDE,
-    asked_s,
-    began_s,
-    failures,
-    fetched_bytes,
-    leads,
-    pods,
-    pull_s,
-    rates_of,
-    world,
+from kubelets import (
+    BEGAN,
+    DIGEST,
+    IMAGE,
+    NAMESPACE,
+    NODE,
+    event,
+    pod,
+    pulled,
+    pulling,
+    scheduled,
+    started,
 )
 
-from imgpull.errors import ConfigError
-from imgpull.simcluster import (
-    Kubelet,
-    Layer,
-    simulate,
-)
-from imgpull.simcluster.delays import TokenBucket
+from imgpull.cluster.pod_lives import PodLives
+from imgpull.tables import TIMES, Container, PodRow
 
-# control plane
+RECORDED = Path(__file__).parent / "data" / "kube-events" / "one-node-objects.json"
+Object = dict[str, Any]
 
 
-def test_pods_are_created_at_the_controller_managers_pace() -> None:
-    rates = replace(QUIET, controller_pods_s=20, controller_burst=30)
-    trace = simulate(world(rates=rates), pods(*[1.0] * 100))
-    # a token for each Deployment's ReplicaSet, and one for its pod
-    paced = [1.0 + 0.03 + max(0, 2 * (k + 1) - 30) / 20 for k in range(100)]
-    assert [pod.created_s for pod in trace.pods] == pytest.approx(paced)
+def lives(objects: Iterable[Object], began: datetime = BEGAN) -> PodLives:
+    found = PodLives(began)
+    for each in objects:
+        (found.take_event if each["kind"] == "Event" else found.take_pod)(each)
+    return found
 
 
-def test_pods_are_bound_at_the_schedulers_pace() -> None:
-    rates = replace(QUIET, scheduler_pods_s=50, scheduler_burst=10)
-    trace = simulate(world(rates=rates), pods(*[0.0] * 60))
-    assert trace.pods[-1].scheduled_s == pytest.approx(0.03 + 0.005 + 50 / 50)
+def row(*objects: Object) -> PodRow:
+    (found,) = lives(objects).rows()
+    return found
 
 
-def test_tokens_come_back_up_to_the_burst() -> None:
-    bucket = TokenBucket(rate=2.0, burst=3)
-    assert [bucket.wait(0.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.5, 1.0]
-    assert [bucket.try_take(100.0) for _ in range(4)] == [True, True, True, False]
-    assert bucket.try_take(100.5)
+def told(row: PodRow) -> dict[str, float | None]:
+    return {name: getattr(row, name) for name in TIMES}
 
 
-def test_rounding_rejects_nobody_who_comes_just_in_time() -> None:
-    bucket = TokenBucket(rate=10.0, burst=1)
-    assert bucket.try_take(0.2)
-    assert bucket.try_take(0.3)  # 0.1 s later, which floats make 0.99999...
+# Real ones
 
 
-@settings(deadline=None)
-@given(st.integers(1, 7), st.integers(0, 30), st.integers(0, 99))
-def test_pods_spread_evenly(nodes: int, count: int, seed: int) -> None:
-    trace = simulate(world(nodes, warm=True, seed=seed), pods(*[0.0] * count))
-    load = Counter(pod.node for pod in trace.pods)
-    assert all(count // nodes <= load[f"node-{k}"] <= -(-count // nodes) for k in range(nodes))
+def recorded() -> list[Object]:
+    found = json.loads(RECORDED.read_text("utf-8"))
+    return [*found["events"], *found["pods"]]
 
 
-def test_a_pod_without_room_stays_unscheduled() -> None:
-    full = world(2, node=replace(WIDE, max_pods=3))
-    trace = simulate(full, pods(*[0.0] * 8))
-    assert Counter(pod.node for pod in trace.pods) == {"node-0": 3, "node-1": 3, None: 2}
-    assert [pod.ready_s for pod in trace.pods if pod.node is None] == [None, None]
+def test_a_recorded_pod_is_known_to_the_millisecond_where_events_tell() -> None:
+    began = datetime(2026, 11, 23, 21, 15, 0, tzinfo=UTC)
+    rows = {each.pod: each for each in lives(recorded(), began).rows()}
+    big = rows["big-7bf6dbf68b-j2k7w"]
+    assert told(big) == pytest.approx(
+        {
+            "created": 5.0, "scheduled": 5.9031, "sandbox": 6.0, "pulling": 6.147335,
+            "pulled": 9.213996, "started": 9.332485, "ready": 9.332485,
+        },
+        abs=1e-5,
+    )  # fmt: skip
+    assert big.node == "node1"
+    assert [each.image_id.partition("@")[2][:14] for each in big.containers] == ["sha256:9fc1014"]
+    # kubelet's own clock took 3.066 s, and the two events around it as long.
+    assert (big.pulled or 0) - (big.pulling or 0) == pytest.approx(3.066, abs=1e-3)
+    assert rows["warm-ifnot"].pulling is None
+    assert rows["warm-ifnot"].pulled is None
+    assert rows["missing"].containers[0].waiting.startswith("ErrImagePull: rpc error")
+    assert rows["badnm"].containers[0].waiting.startswith("InvalidImageName: Failed to apply")
+    assert rows["missing"].started is None
 
 
-# kubelet
+def test_recorded_moments_contradict_nothing() -> None:
+    found = lives(recorded())
+    for each in found.rows():
+        known = [at_s for at_s in told(each).values() if at_s is not None]
+        assert known == sorted(known), each.pod
+    assert (found.disordered, found.disorder_s) == (0, 0.0)
 
 
-def test_second_pod_on_a_node_waits_for_the_first_pull_and_moves_no_bytes() -> None:
-    first, second = simulate(world(), pods(0.0, 3.0)).pods
-    assert (leads(first), fetched_bytes(first)) == (True, 300 * MB)
-    assert (leads(second), fetched_bytes(second), second.present_s) == (False, 0, None)
-    assert first.pulled_s is not None
-    assert second.pulled_s is not None
-    assert first.pulled_s <= second.pulled_s < first.pulled_s + 0.1
+def test_the_order_in_which_objects_arrive_does_not_matter() -> None:
+    expected = lives(recorded()).rows()
+    assert lives(reversed(recorded())).rows() == expected
+    assert lives(recorded() * 2).rows() == expected
 
 
-def test_a_pod_that_comes_after_the_pull_finds_the_image() -> None:
-    _, late = simulate(world(), pods(0.0, 30.0)).pods
-    assert late.present_s is not None
-    assert (late.attempts, late.pulled_s) == ([], None)
-    assert late.ready_s == pytest.approx(30.0 + 0.035 + 0.5 + 0.4 + 0.5)
+# Moments
 
 
-def test_warm_nodes_pull_nothing() -> None:
-    trace = simulate(world(3, warm=True), pods(*[0.0] * 9))
-    assert all(pod.present_s is not None and not pod.attempts for pod in trace.pods)
-    assert not any(rates_of(trace).values())
+def test_an_event_whose_name_is_no_time_of_its_second_is_known_by_its_stamp_and_text() -> None:
+    found = row(
+        pod(scheduled=1.5, started=9.5),
+        pulling("a", 2.75, named=False),
+        pulled("a", 9.25, 6.5, 6.75, named=False),
+    )
+    assert (found.pulling, found.pulled) == (2.0, 9.0)  # 2 + 6.75 s, but not before its second
+    within = row(pulling("a", 2.75, named=False), pulled("a", 9.1, 6.3, 7.2, named=False))
+    assert within.pulled == pytest.approx(9.2)
+    beyond = row(pulling("a", 2.75, named=False), pulled("a", 9.1, 6.3, 9.9, named=False))
+    assert beyond.pulled == 10.0
 
 
-def test_policy_always_asks_the_registry_and_moves_no_bytes() -> None:
-    trace = simulate(world(warm=True), pods(0.0, pull_policy="Always"))
-    [pod] = trace.pods
-    assert (pod.present_s, leads(pod), fetched_bytes(pod)) == (None, False, 0)
-    assert 0.25 <= pull_s(pod) < 0.3
-    assert rates_of(trace) == {"node-0": ()}
+def test_after_failures_the_answer_counts_from_the_last_time_it_was_asked_for() -> None:
+    again = pulling("a", 2.75, count=3, last_s=40.2)
+    found = row(again, pulled("a", 43.4, 3.1, 3.2, named=False))
+    assert (found.pulling, found.pulled) == (pytest.approx(2.75), pytest.approx(43.2))
 
 
-def test_serial_pulls_take_turns() -> None:
-    """One image a world: the second in the queue pulls an image that is there by then."""
-    serial = world(kubelet=Kubelet("v1.30.0", serialize_image_pulls=True))
-    trace = simulate(serial, pods(0.0, 0.0, 0.0))
-    assert len({asked_s(pod) for pod in trace.pods}) == 1
-    first, second, third = sorted(trace.pods, key=lambda pod: pod.pulled_s or 0)
-    assert [leads(first), leads(second), leads(third)] == [True, False, False]
-    assert (began_s(second), began_s(third)) == (first.pulled_s, second.pulled_s)
-    assert pull_s(second) == pytest.approx(0.253)
+def test_a_restarted_container_that_pulls_again_does_not_move_its_first_answer() -> None:
+    first = [pulling("a", 2.0), pulled("a", 5.5, 3.5), started("a", 5.75)]
+    assert row(*first, pulled("a", 99.0, 0.1), pod(started=98.0)) == row(*first, pod(started=98.0))
 
 
-def test_parallel_pulls_are_as_many_as_allowed() -> None:
-    paired = world(kubelet=Kubelet("v1.36.0", max_parallel_image_pulls=2))
-    first, second, third = simulate(paired, pods(0.0, 0.0, 0.0)).pods
-    assert began_s(first) == began_s(second) == asked_s(first) == asked_s(third)
-    assert began_s(third) == first.pulled_s
+def test_a_sandbox_is_noticed_late_and_was_there_before_the_pull() -> None:
+    found = row(pod(scheduled=1.2, sandbox=3.9, started=9.0), pulling("a", 2.5))
+    assert (found.sandbox, found.pulling) == (2.5, 2.5)
+    present = row(pod(scheduled=1.2, sandbox=4.0, started=3.5))
+    assert (present.sandbox, present.started) == (3.0, 3.0)
 
 
-def test_the_eleventh_pull_at_once_is_rejected_and_tried_again() -> None:
-    trace = simulate(world(), pods(*[0.0] * 15))
-    large = simulate(world(layers=(Layer("a", 900 * MB, 900 * MB),)), pods(*[0.0] * 15))
-    for pod in large.pods[10:]:
-        assert failures(pod) == [(asked_s(pod), "pull QPS exceeded")]
-        assert asked_s(pod) + 10 <= (began_s(pod) or 0) <= asked_s(pod) + 15
-        assert pod.pulled_s == pytest.approx(large.pods[0].pulled_s, abs=0.1)
-    assert not any(failures(pod) for pod in large.pods[:10])
-    # the small image was there before the back-off was over
-    assert all(failures(pod) and pod.present_s and pod.ready_s for pod in trace.pods[10:])
-    assert all(began_s(pod) is None for pod in trace.pods[10:])
+def test_a_stamp_may_seem_to_be_before_what_was_before_it_and_is_not() -> None:
+    found = lives([pod(started=9.9, ready=9.95), pulling("a", 2.5), pulled("a", 9.5, 7.0)])
+    (only,) = found.rows()
+    assert (only.pulled, only.started, only.ready) == (9.5, 9.5, 9.5)
+    assert found.disordered == 0
 
 
-def test_no_registry_limit_rejects_nobody() -> None:
-    trace = simulate(world(kubelet=Kubelet("v1.36.0", registry_pull_qps=0)), pods(*[0.0] * 40))
-    assert not any(failures(pod) for pod in trace.pods)
+def test_clocks_that_differ_are_noticed() -> None:
+    found = lives([pod(created=5.0, scheduled=5.0), pulling("a", 2.25), pulled("a", 3.25, 1.0)])
+    (only,) = found.rows()
+    assert (only.scheduled, only.pulling, only.pulled) == (5.0, 5.0, 5.0)
+    assert (found.disordered, found.disorder_s) == (1, pytest.approx(2.75))
 
 
-def test_back_off_doubles_up_to_five_minutes() -> None:
-    starved = Kubelet("v1.36.0", registry_pull_qps=1e-6, registry_burst=1)
-    slow = world(kubelet=starved, layers=(Layer("a", 10**12, 0),))
-    _, pod = simulate(slow, pods(0.0, 0.0), until_s=2000.0).pods
-    failed_s = [when_s for when_s, _ in failures(pod)]
-    gaps_s = [after - before for before, after in pairwise(failed_s)]
-    least_s = [10, 20, 40, 80, 160, 300, 300, 300, 300]
-    assert len(gaps_s) >= len(least_s)
-    # up to one more sync, which comes 10 to 15 s after the one before
-    for gap_s, back_off_s in zip(gaps_s, least_s, strict=False):
-        assert back_off_s <= gap_s <= back_off_s + 15
+@given(st.lists(st.floats(0, 500), min_size=7, max_size=7), st.lists(st.booleans(), min_size=7))
+def test_no_interval_is_negative_whatever_the_clocks_say(
+    at_s: Sequence[float], known: Sequence[bool]
+) -> None:
+    created, planned, sandbox, asked, answered, begun, ready = at_s
+    names = ("scheduled", "sandbox", "started", "ready")
+    moments = dict(zip(names, (planned, sandbox, begun, ready), strict=True))
+    moments = {name: each for (name, each), yes in zip(moments.items(), known, strict=False) if yes}
+    objects = [pod(created=created, **moments)]
+    objects += [scheduled("a", planned)] if known[4] else []
+    objects += [pulling("a", asked)] if known[5] else []
+    objects += [pulled("a", answered, 1.0)] if known[6] else []
+    found = [each for each in told(row(*objects)).values() if each is not None]
+    assert found == sorted(found)
 
 
-def test_an_image_that_the_registry_has_not_is_not_found_again_and_again() -> None:
-    [pod] = simulate(world(), pods(0.0, image="r.example/other:2"), until_s=60.0).pods
-    assert [attempt.leader for attempt in pod.attempts] == [False] * 3
-    assert all("r.example/other:2: not found" in error for _, error in failures(pod))
-    assert (pod.pulled_s, pod.ready_s) == (None, None)
+@given(st.permutations(range(5)))
+def test_of_a_pod_that_goes_all_that_was_seen_stays(order: Sequence[int]) -> None:
+    whole = pod(image_id=f"r/big@{DIGEST}", scheduled=1.0, sandbox=2.0, started=9.0, ready=9.5)
+    ended = json.loads(json.dumps(whole))
+    for condition in ended["status"]["conditions"]:
+        condition |= {"status": "False", "lastTransitionTime": "2026-11-23T22:00:00Z"}
+    ended["status"]["containerStatuses"][0] |= {"imageID": "", "state": {"terminated": {}}}
+    objects = [whole, ended, pulling("a", 2.5), pulled("a", 8.5, 6.0), started("a", 9.0)]
+    expected = row(whole, *objects[2:])
+    assert row(whole, *(objects[index] for index in order)) == expected
 
 
-def test_an_unknown_compression_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="layer a has compression 'brotli'"):
-        simulate(world(layers=(Layer("a", 1, 1, "brotli"),)), pods(0.0))
+# Containers
 
 
-# a pod's end
+def test_a_pod_is_started_when_all_its_containers_are() -> None:
+    two = pod(started=5.0)
+    two["spec"]["containers"].append({"name": "proxy", "image": "mesh:1"})
+    assert row(two).started is None
+    two["status"]["containerStatuses"].append(
+        {
+            "name": "proxy",
+            "imageID": "",
+            "state": {"running": {"startedAt": "2026-11-23T21:15:08Z"}},
+        }
+    )
+    assert row(two).started == 8.0
+    assert [each.name for each in row(two).containers] == ["image", "proxy"]
 
 
-def test_a_deleted_pod_stops_after_its_grace_and_leaves_its_network() -> None:
-    [pod] = simulate(world(warm=True), pods(0.0, deleted_s=20.0, grace_s=3.0)).pods
-    assert pod.stopped_s == pytest.approx(20 + 3 * 0.015 + 3)
-    assert pod.network_teardown_s == 0.1
-    assert pod.gone_s == pytest.approx((pod.stopped_s or 0) + 0.1 + 0.015)
+def test_the_first_reason_to_wait_for_an_image_is_kept_and_others_are_none() -> None:
+    states: list[tuple[str, str] | None] = [
+        ("ContainerCreating", ""),
+        ("ErrImagePull", "429 Too Many\nRequests?sig=abc"),
+        ("ImagePullBackOff", f'Back-off pulling image "{IMAGE}"'),
+        None,
+    ]
+    found = PodLives(BEGAN)
+    for waiting in states:
+        found.take_pod(pod(waiting=waiting), lambda text: text.replace("abc", "REDACTED"))
+    (only,) = found.rows()
+    expected = "ErrImagePull: 429 Too Many Requests?sig=REDACTED"
+    assert only.containers == (Container("image", IMAGE, "", expected),)
 
 
-def test_a_pull_goes_on_when_its_pod_is_deleted_and_the_pod_stays_until_it_ends() -> None:
-    [pod] = simulate(world(), pods(0.0, deleted_s=2.0)).pods
-    assert pod.pulled_s is not None
-    assert pod.stopped_s == pod.pulled_s > 7
-    assert (pod.container_s, pod.started_s, pod.ready_s) == (None, None, None)
+def test_a_pod_that_only_events_knew_has_a_row() -> None:
+    found = row(scheduled("a", 1.25), pulling("a", 2.5), pulled("a", 8.5, 6.0))
+    assert (found.namespace, found.pod, found.node, found.uid) == (NAMESPACE, "a", NODE, "uid-a")
+    assert (found.created, found.scheduled, found.pulled) == (None, 1.25, 8.5)
 
 
-def test_a_pod_deleted_before_its_controller_made_it_never_is() -> None:
-    slow = world(rates=replace(QUIET, controller_pods_s=1.0, controller_burst=2))
-    early, late = pods(0.0, 0.0, deleted_s=1.0)
-    assert [pod.request for pod in simulate(slow, [early, late]).pods] == [early]
+def test_events_of_others_and_of_other_things_make_no_row() -> None:
+    strange = [
+        event("a", "Killing", "Stopping container image", 3.0),
+        {**pulling("a", 3.0), "involvedObject": {"kind": "ReplicaSet", "name": "a", "uid": "x"}},
+        {**pulling("a", 3.0), "involvedObject": {"kind": "Pod", "name": "a"}},
+        {"kind": "Event"},
+    ]
+    assert lives(strange).rows() == []
 
 
-def test_the_place_of_a_pod_that_is_gone_is_taken_by_one_that_waited() -> None:
-    full = world(node=replace(WIDE, max_pods=1), warm=True)
-    first, second = simulate(full, [*pods(0.0, deleted_s=50.0), *pods(1.0, first=1)]).pods
-    assert first.gone_s is not None
-    assert second.scheduled_s == pytest.approx(first.gone_s + 1.0)
-    assert second.ready_s is not None
+def test_one_name_used_twice_is_two_pods() -> None:
+    again = pod(created=50.0)
+    again["metadata"]["uid"] = "another"
+    assert [each.uid for each in lives([pod(), again]).rows()] == ["uid-a", "another"]
+
+
+def test_rows_are_in_the_order_of_names() -> None:
+    names = ["b", "a", "c"]
+    assert [each.pod for each in lives(map(pod, names)).rows()] == sorted(names)
+    for first, second in itertools.pairwise(lives(map(pod, names)).rows()):
+        assert astuple(replace(first, pod="", uid="")) == astuple(replace(second, pod="", uid=""))
