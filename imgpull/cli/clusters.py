@@ -32,12 +32,13 @@ def doctor(
     from imgpull.config.compose import composed_job
 
     job = composed_job(overrides or [])
-    engine = engines.build(job)
     if not engines.is_real(job):
-        engine.check()
+        engines.build(job).check()
         typer.echo(f"engine={job.engine.kind} needs no cluster: nothing to check")
         return
-    failed = _print_findings(engine.findings())
+    from imgpull.engines.real import RealEngine
+
+    failed = _print_findings(RealEngine(job).findings())
     if failed:
         raise typer.Exit(2)
 

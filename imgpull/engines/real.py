@@ -1,4 +1,4 @@
-"""One trial on a real cluster: everything around ClusterLoader2 that makes its numbers worth having.
+"""One trial on a real cluster: everything around ClusterLoader2 that makes its numbers worth it.
 
 Hides the order in which that happens: nodes chosen and their images removed, watches open before
 the first Deployment, ClusterLoader2 run within its limit, series read before Prometheus goes, all
@@ -85,13 +85,19 @@ class RealEngine:
         _clear(out)
         with _tidied(cluster, owner, seen, say), ExitStack() as stack:
             cluster.lease.check()
-            measured = cluster.choose_nodes(self._job, owner)
-            contents = set_contents(cluster.kube, self._job, measured, owner, limit.left_s(), say)
-            self._settle(say)
+            with seen.stage("nodes"):
+                measured = cluster.choose_nodes(self._job, owner)
+            with seen.stage("cache"):
+                contents = set_contents(
+                    cluster.kube, self._job, measured, owner, limit.left_s(), say
+                )
+            with seen.stage("settle"):
+                self._settle(say)
             request = self._request(bundle, out, owner, limit.left_s(), stack)
             if self._settings.kind == "incluster":
                 self._runner.dry_run(request)
-            stack_done = cluster.prepare_prometheus(self._stack_settings(), say)
+            with seen.stage("prometheus"):
+                stack_done = cluster.prepare_prometheus(self._stack_settings(), say)
             self._make_namespace(owner)
             request = replace(request, limit_s=limit.left_s())
             seen.started_at = datetime.now(UTC)
@@ -99,12 +105,14 @@ class RealEngine:
                 _recording(cluster.kube, f"{owner.prefix()}-1", out, seen, request.redact)
             )
             say("clusterloader is starting")
-            seen.ended = self._runner.run(request, say)
-            cluster.adopt_prometheus()
-            say("waiting for late events")
-            recorder.stop(_DRAIN_S)
-            say("reading series from Prometheus")
-            self._write_series(measured, seen, out)
+            with seen.stage("clusterloader"):
+                seen.ended = self._runner.run(request, say)
+            with seen.stage("reading"):
+                cluster.adopt_prometheus()
+                say("waiting for late events")
+                recorder.stop(_DRAIN_S)
+                say("reading series from Prometheus")
+                self._write_series(measured, seen, out)
             self._require_a_test(seen.ended, request)
             self._look_again(measured, seen)
         return self._outcome(measured, contents, seen, out, recorder, stack_done)
@@ -172,6 +180,9 @@ class RealEngine:
         if secret := self._job.image.pull_secret:
             ownership.copy_secret(kube, secret, name, owner)
 
+    def _write_series(self, measured: Sequence[NodeFacts], seen: "_Seen", out: Path) -> None:
+        tables.write_series(out / "series.csv", [])
+
     def _require_a_test(self, ended: Ended, request: Request) -> None:
         """EngineFailed when CL2 did not come to the end of its test; a missed limit is a result."""
         if ended.timed_out:
@@ -236,6 +247,7 @@ class RealEngine:
                 "cache": contents.observed,
                 "nodes": {node.name: node.vm_size for node in measured},
                 "watches": dict(recorder.counts),
+                "stages_s": dict(seen.stages_s),
             },
         )
 
@@ -278,6 +290,16 @@ class _Seen:
     skew_s: float | None = None
     started_at: datetime | None = None  # what the seconds of its files count from
     ended: Ended | None = None
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note how long a part of the trial takes."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages_s[name] = round(time.monotonic() - begun, 3)
 
     def add(self, verdict: str, texts: Sequence[str]) -> None:
         """Each of these sentences is a reason for this verdict."""
@@ -331,7 +353,8 @@ def _tidied(cluster: HeldCluster, owner: Owner, seen: _Seen, say: Say) -> Iterat
         raise
     say("removing what the trial made")
     try:
-        ownership.remove_trial(cluster.kube, owner, _TIDY_S)
+        with seen.stage("removing"):
+            ownership.remove_trial(cluster.kube, owner, _TIDY_S)
     except EngineFailed as left:  # the numbers are good; the next trial will meet it
         seen.add("valid", [f"left on the cluster: {left.message}"])
 

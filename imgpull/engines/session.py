@@ -11,13 +11,14 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imgpull import units
 from imgpull.cluster import lease, nodes, ownership, prometheus
 from imgpull.cluster.kube import Kube
+from imgpull.cluster.nodes import NodeFacts
 from imgpull.cluster.ownership import Owner
 from imgpull.config import schema
 from imgpull.config.job import Job
@@ -49,12 +50,11 @@ class HeldCluster:
     tell: Tell
     keep_prometheus: bool
     prometheus_hash: str | None = None  # of the stack that this sweep brought up or took over
-    nodes: Sequence[nodes.NodeFacts] = field(default_factory=tuple)
+    adopted: bool = False  # whether what CL2 made with it is marked
 
-    def choose_nodes(self, job: Job, owner: Owner) -> Sequence[nodes.NodeFacts]:
+    def choose_nodes(self, job: Job, owner: Owner) -> list[NodeFacts]:
         """Label exactly as many nodes as the job asks for."""
-        self.nodes = nodes.select(self.kube, job.cluster, job.nodes, owner)
-        return self.nodes
+        return nodes.select(self.kube, job.cluster, job.nodes, owner)
 
     def prepare_prometheus(self, settings: Mapping[str, Any], say: Say) -> str:
         """Make room for ClusterLoader2's Prometheus of these settings, or keep the one there is.
@@ -66,13 +66,15 @@ class HeldCluster:
         done = prometheus.prepare(self.kube, wanted, labels, say)
         if self.prometheus_hash != wanted or done != "reused":
             self.tell("prometheus", done=done, settings_hash=wanted, settings=dict(settings))
+            self.adopted = False
         self.prometheus_hash = wanted
         return done
 
     def adopt_prometheus(self) -> None:
         """Mark what ClusterLoader2 made outside its namespace, so that it can be removed."""
-        if self.prometheus_hash is not None:
+        if self.prometheus_hash is not None and not self.adopted:
             prometheus.adopt(self.kube, self.prometheus_hash)
+            self.adopted = True
 
     def give_back(self, say: Say) -> None:
         """Remove what the sweep made; EngineFailed names what could not be removed."""
