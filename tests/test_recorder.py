@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import runpy
 import threading
 import time
 from collections import Counter
@@ -411,6 +412,19 @@ def test_stopping_twice_is_stopping_once(apiserver: ApiServer, kube: Kube, path:
         recorder.stop(drain_s=0.0)
         recorder.stop(drain_s=0.0)
     assert len(lines(path)) == 1
+
+
+# Size
+
+
+@pytest.mark.slow
+def test_ten_thousand_pods_lose_nothing_and_take_less_than_300_mib() -> None:
+    """Connections break and versions are forgotten meanwhile: see the benchmark."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "recorder.py"))
+    found = benchmark["measure"](10_000)
+    assert (found["events"], found["missing"], found["doubled"]) == (50_000, 0, 0)
+    assert found["peak_mib"] < 300
+    assert found["gaps"] == []
 
 
 # Who reads it

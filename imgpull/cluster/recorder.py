@@ -5,7 +5,6 @@ before the first Deployment on. What could not be seen is said, in sentences wit
 """
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from imgpull.cluster.collection_watch import CollectionWatch
+from imgpull.cluster.credentials import redactor
 from imgpull.cluster.kube import ApiError, Kube, Object
 from imgpull.cluster.pod_lives import PodLives
 from imgpull.errors import EngineFailed
@@ -46,7 +46,7 @@ class Recorder:
         bridged_s: float = _LAPSE_S,
     ) -> None:
         self._kube, self._path, self._bridged_s = kube, events_path, bridged_s
-        self._redact = redact or _redactor(kube)
+        self._redact = redact or redactor(kube.secrets())
         self._started_at = started_at
         self._lives = PodLives(started_at)
         self._told: dict[str, int] = {}  # uid of an event -> hash of what was written of it
@@ -223,24 +223,6 @@ class Recorder:
 
 # Clocks of well-kept machines differ by less.
 _STAMP_ERROR_S = 1.0
-
-
-_CREDENTIALS = re.compile(
-    r"(?i)(\bsig=)[^&\s\"']+"  # of a shared access signature
-    r"|(\bBearer\s+)[\w.~+/=-]+"
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"  # a JSON Web Token
-)
-
-
-def _redactor(kube: Kube) -> Callable[[str], str]:
-    secrets = sorted(kube.secrets(), key=len, reverse=True)
-
-    def redact(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "REDACTED")
-        return _CREDENTIALS.sub(lambda found: f"{found[1] or found[2] or ''}REDACTED", text)
-
-    return redact
 
 
 def _what(watch: CollectionWatch) -> str:
