@@ -146,9 +146,13 @@ def accept(
     refused: list[Mismatch] = []
     allowed: list[Mismatch] = []
     for each in found:
-        is_allowed = any(f"{each.field}.".startswith(f"{name}.") for name in allow)
-        (allowed if is_allowed else refused).append(each)
+        (allowed if is_allowed(each.field, allow) else refused).append(each)
     return refused, allowed
+
+
+def is_allowed(key: str, allow: Sequence[str]) -> bool:
+    """Whether `allow` names a key, or a group that it is in."""
+    return any(f"{key}.".startswith(f"{name}.") for name in allow)
 
 
 def cloud(node: NodeFacts) -> str:

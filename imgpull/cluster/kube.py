@@ -6,6 +6,7 @@ plain mappings, because thousands of pods as classes of the package take gigabyt
 """
 
 import contextlib
+import copy
 import functools
 import http.client
 import json
@@ -13,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -110,6 +112,7 @@ class Kube:
         self._pool = api_client.rest_client.pool_manager
         self.server: str = api_client.configuration.host.rstrip("/")
         self.context = context
+        self._tries = _TRIES
 
     @classmethod
     def open(cls, kubeconfig: Path | None = None, context: str | None = None) -> "Kube":
@@ -235,6 +238,20 @@ class Kube:
             **params,
         )
 
+    def impatient(self) -> "Kube":
+        """The same client asking twice at most: for what may well have no answer."""
+        clone = copy.copy(self)
+        clone._tries = 2
+        return clone
+
+    def server_time_s(self) -> float | None:
+        """The server's clock, in whole seconds since 1970; None when an answer does not tell it."""
+        told = self._request("GET", "/version", {}).headers.get("Date", "")
+        try:
+            return parsedate_to_datetime(told).timestamp()
+        except ValueError:
+            return None
+
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
@@ -273,7 +290,7 @@ class Kube:
             self._send, method, url, path, None if body is None else json.dumps(body), content,
             timeout_s, whole,
         )  # fmt: skip
-        for tried in range(1, _TRIES):
+        for tried in range(1, self._tries):
             try:
                 return send()
             except _Passing as error:

@@ -51,6 +51,7 @@ class NodeFacts:
     architecture: str
     vcpus: float
     memory_bytes: int
+    allocatable_memory_bytes: int
     ephemeral_bytes: int
     max_pods: int
     ready: bool
@@ -61,6 +62,7 @@ class NodeFacts:
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     taints: tuple[Taint, ...]
+    images: frozenset[str]  # names of the largest images it holds, as kubelet last told
 
     @property
     def containerd_version(self) -> str:
@@ -80,6 +82,7 @@ def facts_of(node: Object) -> NodeFacts:
     info: Mapping[str, str] = status.get("nodeInfo") or {}
     labels: Mapping[str, str] = meta.get("labels") or {}
     capacity: Mapping[str, str] = status.get("capacity") or {}
+    allocatable: Mapping[str, str] = status.get("allocatable") or {}
     addresses = {each["type"]: each["address"] for each in status.get("addresses") or ()}
     conditions: Mapping[str, Mapping[str, str]] = {
         each["type"]: each for each in status.get("conditions") or ()
@@ -99,6 +102,7 @@ def facts_of(node: Object) -> NodeFacts:
         architecture=info.get("architecture", ""),
         vcpus=_cpus(capacity.get("cpu", "0")),
         memory_bytes=units.parse_size(capacity.get("memory", "0")),
+        allocatable_memory_bytes=units.parse_size(allocatable.get("memory", "0")),
         ephemeral_bytes=units.parse_size(capacity.get("ephemeral-storage", "0")),
         max_pods=int(capacity.get("pods", "0")),
         ready=ready.get("status") == "True",
@@ -110,6 +114,9 @@ def facts_of(node: Object) -> NodeFacts:
         annotations=meta.get("annotations") or {},
         taints=tuple(
             Taint(x["key"], x.get("value", ""), x["effect"]) for x in spec.get("taints") or ()
+        ),
+        images=frozenset(
+            name for image in status.get("images") or () for name in image.get("names") or ()
         ),
     )
 
@@ -275,8 +282,8 @@ def _too_few(
         return ConfigError(
             f"nodes={count}, but none of the cluster's {len(nodes)} nodes can be measured: "
             f"cluster.node_selector is {wanted}",
-            hint="kubectl get nodes --show-labels, then choose a selector: "
-            "'cluster.node_selector={agentpool: NAME}'",
+            hint="choose labels (kubectl get nodes --show-labels), then: imgpull cluster describe "
+            "--selector KEY=VALUE > conf/cluster/mine.yaml",
         )
     reasons: dict[str, list[str]] = {}
     for node in pool:
