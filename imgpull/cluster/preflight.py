@@ -60,7 +60,7 @@ class _Inspection:
         if not self.server_version:
             return  # nothing else could be asked
         for check, look in (
-            ("allow", self._allow),
+            ("request", self._allow),
             ("permissions", self._permissions),
             ("nodes", self._nodes),
             ("fingerprint", self._fingerprint),

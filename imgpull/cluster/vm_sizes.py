@@ -124,16 +124,18 @@ def os_disk(vm_size: str, file_system_bytes: int) -> OsDisk:
     test machines: e2e/node_config.go with e2e/vmss.go).
     """
     size = SIZES.get(vm_size)
-    tier = next((gib for gib in _PREMIUM if _fits(gib, file_system_bytes)), None)
-    unknown = f"unknown_{tier or round(file_system_bytes / units.GIB)}gib"
+    seen_gib = round(file_system_bytes / units.GIB)
     if size is None:
-        return OsDisk(unknown, None, None, "unknown: this VM size is in no table of ours")
+        return OsDisk(
+            f"unknown_{seen_gib}gib", None, None, "unknown: this VM size is in no table of ours"
+        )
+    tier = next((gib for gib in _PREMIUM if _fits(gib, file_system_bytes)), None)
     if tier is None and size.temp_gib and _fits(size.temp_gib, file_system_bytes):
         why = f"by its size it is the temporary disk, whose rate is in {size.source}"
         return OsDisk(f"ephemeral_{size.temp_gib}gib", size.temp_mb_s, None, why)
     if tier is None or size.local_gib >= tier:
         why = "unknown: az aks nodepool show --query '[osDiskType, osDiskSizeGb]' tells its kind"
-        return OsDisk(unknown, None, None, why)
+        return OsDisk(f"unknown_{tier or seen_gib}gib", None, None, why)
     return _managed(size, tier)
 
 
@@ -149,3 +151,8 @@ def _managed(size: VmSize, tier: int) -> OsDisk:
         f"({size.source}); ASSUMPTION: a premium disk"
     )
     return OsDisk(label, write_mb_s, burst_mb_s if burst_mb_s > write_mb_s else None, why)
+
+
+def memory_fits(size: VmSize, seen_bytes: int) -> bool:
+    """Whether the memory that a kernel sees may be a machine's of this size."""
+    return 0.9 <= seen_bytes / units.GIB / size.memory_gib <= 1.01
