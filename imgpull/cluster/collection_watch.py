@@ -98,9 +98,10 @@ class CollectionWatch:
     def _go_on(self) -> None:
         """List if need be, then watch until the stream ends."""
         if not self._version:
+            listed_s = time.monotonic()  # all its pages are of the moment of the first
             self.list()
             if self._heard_s is not None:
-                self.lapses.append(Lapse(self._heard_s, time.monotonic() - self._heard_s))
+                self.lapses.append(Lapse(self._heard_s, listed_s - self._heard_s))
         before_s, opened_s = self._heard_s, time.monotonic()
         with self._kube.watch(self.path, version=self._version, timeout_s=_WATCH_S) as stream:
             self._stream = stream
