@@ -72,7 +72,7 @@ def session(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iterator[S
     if not any(is_real(job) for job in jobs):
         yield Apart()
         return
-    from imgpull.engines.session import open_clusters
+    from imgpull.engines.held import open_clusters
 
     with open_clusters(jobs, sweep, tell, say) as shared:
         yield shared

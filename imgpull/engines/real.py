@@ -28,7 +28,7 @@ from imgpull.engines import runners
 from imgpull.engines.contents import Contents, set_contents
 from imgpull.engines.door import Execution, Outcome, Remark, Say, Subject, subject_of
 from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
-from imgpull.engines.session import HeldCluster, connect
+from imgpull.engines.held import HeldCluster, connect
 from imgpull.errors import EngineFailed
 from imgpull.render import Bundle
 
