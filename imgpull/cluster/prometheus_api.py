@@ -48,11 +48,14 @@ class Target:
 
 
 def query(source: Source, promql: str, at: datetime | float) -> list[Sampled]:
-    """The vector that a query has at a moment; each series with one point."""
+    """What a query has at a moment: a point a series, or all those of a selected range."""
     data = _ask(source, "query", {"query": promql, "time": _stamp(at)}, promql)
     if data.get("resultType") == "scalar":
         return [Sampled({}, (_point(data["result"]),))]
-    return [Sampled(each["metric"], (_point(each["value"]),)) for each in data["result"]]
+    return [
+        Sampled(each["metric"], tuple(map(_point, each.get("values") or [each["value"]])))
+        for each in data["result"]
+    ]
 
 
 def query_range(
