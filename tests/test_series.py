@@ -64,7 +64,10 @@ def found(apiserver: ApiServer, kube: Kube) -> Any:
     """What `collect` makes of these series over so many seconds; asked through the proxy."""
 
     def run(
-        *told: Mapping[str, Any], until_s: float = 300.0, nodes: Mapping[str, str] | None = None
+        *told: Mapping[str, Any],
+        until_s: float = 300.0,
+        nodes: Mapping[str, str] | None = None,
+        busy_s: float | None = None,
     ) -> Collected:
         def answer(request: Request) -> Any:
             name = request.query["query"].partition("{")[0]
@@ -74,7 +77,9 @@ def found(apiserver: ApiServer, kube: Kube) -> Any:
 
         apiserver.handle("GET", f"{PROXY}/api/v1/query", answer)
         end = BEGAN + timedelta(seconds=until_s)
-        return collect(kube, nodes or {"node-1": "node-1"}, BEGAN, end)
+        busy_from = None if busy_s is None else BEGAN + timedelta(seconds=busy_s)
+        nodes = nodes or {"node-1": "node-1"}
+        return collect(kube, nodes, BEGAN, end, busy_from=busy_from)
 
     return run
 
@@ -101,11 +106,11 @@ def test_what_was_received_is_what_the_counter_grew_by_whatever_its_resets_and_g
 ) -> None:
     for seed in range(20):
         rng = random.Random(seed)
-        points, at_s, value, moved = [(-30.0, 1e6)], -30.0, 1e6, 0.0
+        points, at_s, value, moved = [(-9.0, 1e6)], -9.0, 1e6, 0.0
         while at_s < 300.0:
             at_s += rng.choice([10.0, 15.0, 30.0, 200.0]) + rng.random()
             step = rng.choice([0.0, 1e3, 1e9]) * rng.random()
-            restarted = rng.random() < 0.1
+            restarted = step < value and rng.random() < 0.3  # else nobody can tell
             value = step if restarted else value + step
             moved += step
             points.append((at_s, value))
@@ -113,7 +118,9 @@ def test_what_was_received_is_what_the_counter_grew_by_whatever_its_resets_and_g
         assert received_bytes(collected.rows)["node-1"] == pytest.approx(moved), seed
         write_series(tmp_path / "series.csv", collected.rows)
         rates = read_rates(tmp_path / "series.csv")
-        assert rates.received_bytes("node-1", -1e9, 1e9) == pytest.approx(moved, rel=1e-3, abs=200.0), seed
+        assert rates.received_bytes("node-1", -1e9, 1e9) == pytest.approx(
+            moved, rel=1e-3, abs=200.0
+        ), seed
 
 
 def test_a_node_has_at_most_200_rows_and_loses_nothing_by_it(found: Any) -> None:
@@ -192,6 +199,14 @@ def test_series_that_begin_late_or_end_early_are_gaps(found: Any) -> None:
     early = [point for point in steady(1e6) if point[0] <= 190]
     assert found(received(late)).gaps == ("scrape gap of 100 s on node node-1, from 0 s on",)
     assert found(received(early)).gaps == ("scrape gap of 110 s on node node-1, from 190 s on",)
+
+
+def test_before_the_first_pod_nothing_is_missing(found: Any) -> None:
+    """A Prometheus that ClusterLoader2 brings up itself scrapes nothing before it is there."""
+    late = [point for point in steady(1e6) if point[0] >= 100]
+    assert found(received(late), busy_s=60.0).gaps == ()
+    gap = "scrape gap of 90 s on node node-1, from 10 s on"
+    assert found(received(late), busy_s=10.0).gaps == (gap,)
 
 
 def test_one_late_scrape_is_no_gap(found: Any) -> None:

@@ -86,13 +86,15 @@ def collect(
     begin: datetime,
     end: datetime,
     *,
+    busy_from: datetime | None = None,
     interval_s: float = 30.0,
 ) -> Collected:
     """Rates of these nodes over the trial; `interval_s` is how often kubelets are scraped.
 
     `nodes` maps what a series may call a node (its name, its address) to its name. Times are
-    seconds since `begin`; the first row of a node lies before. EngineFailed when Prometheus does
-    not answer.
+    seconds since `begin`; the first row of a node lies before, if it was scraped then. What is
+    missing before `busy_from`, when the first pod was created, is no gap. EngineFailed when
+    Prometheus does not answer.
     """
     window_s = (end - begin).total_seconds() + _BEFORE_S + interval_s
     at_s = end.timestamp() + interval_s
@@ -113,7 +115,8 @@ def collect(
         if guide is None:
             continue
         times_s = _window(guide.times_s, begin.timestamp(), end.timestamp())
-        gaps += _gaps(node, times_s, begin.timestamp(), end.timestamp(), interval_s)
+        busy_s = (busy_from or begin).timestamp()
+        gaps += _gaps(node, times_s, (begin.timestamp(), busy_s, end.timestamp()), interval_s)
         edges_s = _thinned(times_s)
         rows += _rows(node, edges_s, begin.timestamp(), (received, written, computed))
     if blind:
@@ -215,18 +218,19 @@ def _window(times_s: Sequence[float], begin_s: float, end_s: float) -> list[floa
 
 
 def _gaps(
-    node: str, times_s: Sequence[float], begin_s: float, end_s: float, interval_s: float
+    node: str, times_s: Sequence[float], trial_s: tuple[float, float, float], interval_s: float
 ) -> Iterator[str]:
-    """Times without a sample, within the trial."""
+    """Times without a sample, from the first pod to the end of the trial."""
+    begin_s, busy_s, end_s = trial_s
     lengths = [after - before for before, after in pairwise(times_s)]
     usual_s = max([interval_s, median(lengths)] if lengths else [interval_s])
     marks_s = list(times_s)
-    if not marks_s or marks_s[0] > begin_s:
-        marks_s.insert(0, begin_s)
+    if not marks_s or marks_s[0] > busy_s:
+        marks_s.insert(0, busy_s)
     if marks_s[-1] < end_s:
         marks_s.append(end_s)
     for before, after in pairwise(marks_s):
-        if after - before > _MISSED * usual_s:
+        if after > busy_s and after - before > _MISSED * usual_s:
             yield (
                 f"scrape gap of {after - before:.0f} s on node {node}, from "
                 f"{before - begin_s:.0f} s on"
