@@ -131,7 +131,12 @@ def state(kube: Kube) -> State:
 
 
 def prepare(
-    kube: Kube, settings_hash: str, owner_labels: Mapping[str, str], say: Say
+    kube: Kube,
+    settings_hash: str,
+    owner_labels: Mapping[str, str],
+    say: Say,
+    *,
+    limit_s: float = _LIMIT_S,
 ) -> Literal["reused", "created", "rebuilt"]:
     """Make room for CL2's stack of these settings, or keep the one that has them and is well.
 
@@ -140,7 +145,7 @@ def prepare(
     """
     now = state(kube)
     if now.kind == "terminating":
-        _wait_gone(kube, [_SPACE], say)
+        _wait_gone(kube, [_SPACE], say, limit_s)
         now = state(kube)
     if now.kind == "ours" and now.settings_hash == settings_hash and not now.trouble:
         return "reused"
@@ -148,7 +153,7 @@ def prepare(
     if now.kind == "ours":
         why = now.trouble or f"its settings were {now.settings_hash}, wanted are {settings_hash}"
         say(f"making Prometheus anew: {why}")
-        tear_down(kube, say)
+        tear_down(kube, say, limit_s=limit_s)
         done = "rebuilt"
     if strange := foreign(kube):
         raise EngineUnavailable("\n".join(strange), hint="then: imgpull doctor")
@@ -175,7 +180,7 @@ def adopt(kube: Kube, settings_hash: str) -> tuple[str, ...]:
     return tuple(ours)
 
 
-def tear_down(kube: Kube, say: Say) -> None:
+def tear_down(kube: Kube, say: Say, *, limit_s: float = _LIMIT_S) -> None:
     """Remove the stack and what CL2 left outside it; EngineFailed names what does not go.
 
     Nothing without our annotation is touched.
@@ -191,7 +196,7 @@ def tear_down(kube: Kube, say: Say) -> None:
         say(f"removing namespace {NAMESPACE}")
         kube.delete(_SPACE, uid=space["metadata"]["uid"])
         # The operator in it would make the kubelets' Service anew.
-        _wait_gone(kube, [_SPACE], say)
+        _wait_gone(kube, [_SPACE], say, limit_s)
     paths = [
         path
         for path in CL2_LEFTOVERS
@@ -199,7 +204,7 @@ def tear_down(kube: Kube, say: Say) -> None:
         and _annotation(left)
         and kube.delete(path, uid=left["metadata"]["uid"])
     ]
-    _wait_gone(kube, paths, say)
+    _wait_gone(kube, paths, say, limit_s)
 
 
 def _annotations(found: Object) -> Mapping[str, str]:
@@ -270,16 +275,16 @@ def _issued_at_s(secret: Object) -> float:
         return made.astimezone(UTC).timestamp()
 
 
-def _wait_gone(kube: Kube, paths: list[str], say: Say) -> None:
+def _wait_gone(kube: Kube, paths: list[str], say: Say, limit_s: float) -> None:
     """Wait until nothing is at these paths any more."""
     begun_s = time.monotonic()
     pause_s = 0.1
     while left := [(path, found) for path in paths if (found := kube.find(path)) is not None]:
         waited_s = time.monotonic() - begun_s
         names = ", ".join(f"{found['kind']} {found['metadata']['name']}" for _, found in left)
-        if waited_s > _LIMIT_S:
+        if waited_s > limit_s:
             raise EngineFailed(
-                f"{names} did not go within {_LIMIT_S:.0f} s{_holdup(left[0][1])}",
+                f"{names} did not go within {limit_s:.0f} s{_holdup(left[0][1])}",
                 hint=f"kubectl describe {left[0][1]['kind']} {left[0][1]['metadata']['name']}",
             )
         if waited_s > 5:
