@@ -11,6 +11,7 @@ from datetime import datetime
 
 from imgpull.cluster.kube import Kube, Object
 
+_CLOSE_S = 1.2  # a second, and the time an answer takes
 _ANSWERS, _PAUSE_S = 4, 0.23  # together about a second: one of them is near the second's turn
 _NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 # A kubelet's request is under way for less than this.
@@ -18,7 +19,10 @@ _UNDER_WAY_S = 1.0
 
 
 def clock_skew_s(kube: Kube) -> float | None:
-    """Seconds by which the API server's clock is ahead of ours, to about 0.2; None if not told."""
+    """Seconds by which the API server's clock is ahead of ours; None if it does not tell.
+
+    0 where they may be the same, known to a second; else to about 0.2 s.
+    """
     low_s, high_s = -float("inf"), float("inf")
     for answer in range(_ANSWERS):
         if answer:
@@ -29,9 +33,9 @@ def clock_skew_s(kube: Kube) -> float | None:
         if told_s is None:
             return None
         low_s, high_s = max(low_s, told_s - received_s), min(high_s, told_s + 1 - sent_s)
-    if low_s <= 0 <= high_s:
-        return 0.0
-    return (low_s + high_s) / 2
+        if low_s <= 0 <= high_s and high_s - low_s < _CLOSE_S:
+            return 0.0  # as far as whole seconds can tell
+    return 0.0 if low_s <= 0 <= high_s else (low_s + high_s) / 2
 
 
 def node_skews_s(kube: Kube, names: Iterable[str]) -> dict[str, float]:
@@ -58,5 +62,6 @@ def _skew_s(lease: Object) -> float | None:
         stored_s = max(datetime.fromisoformat(each).timestamp() for each in stored)
     except ValueError:
         return None
+    # Stored in whole seconds, rounded down, and most often at once.
     ahead_s = told_s - stored_s
-    return 0.0 if -_UNDER_WAY_S <= ahead_s <= 1.0 else ahead_s
+    return 0.0 if -_UNDER_WAY_S <= ahead_s <= 1 else ahead_s - 0.5

@@ -4,7 +4,6 @@ Hides what of other people's a sweep would disturb, and what of earlier sweeps w
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from imgpull import units
 from imgpull.cluster import clock, janitor, lease, prometheus
@@ -16,6 +15,7 @@ from imgpull.cluster.ownership import IMGPULL, MANAGED_BY, MANAGED_SELECTOR, SYS
 from imgpull.config import schema
 
 _SKEW_S = 1.0  # beyond it a trial is degraded
+_STACK_PATHS = (f"/api/v1/namespaces/{prometheus.NAMESPACE}", *prometheus.CL2_LEFTOVERS)
 # CL2's Prometheus and operator tolerate this taint (clusterloader2 pkg/prometheus/manifests).
 _PROMETHEUS_TOLERATES = (schema.Toleration(key="monitoring", operator="Exists"),)
 
@@ -89,11 +89,18 @@ def leftovers(kube: Kube) -> Iterator[Finding]:
         )  # fmt: skip
         return
     found = janitor.leftovers(kube)
-    if found:
-        names = some([f"{each.kind} {each.name}" for each in found])
-        yield failed(check, f"{names}: {found[0].why}", "imgpull janitor")
-        return
-    yield ok(check, "nothing of an earlier sweep is there")
+    stack = [each for each in found if each.path.startswith(_STACK_PATHS)]
+    others = [each for each in found if each not in stack]
+    if stack:  # may have been kept on purpose
+        yield warning(
+            check, "ClusterLoader2's Prometheus of an earlier sweep is there: it is used again, or "
+            "made anew where its settings differ", "to be rid of it: imgpull janitor",
+        )  # fmt: skip
+    if others:
+        names = some([f"{each.kind} {each.name}" for each in others])
+        yield failed(check, f"{names} left by an earlier sweep", "imgpull janitor")
+    elif not stack:
+        yield ok(check, "nothing of an earlier sweep is there")
 
 
 def holder(kube: Kube) -> Iterator[Finding]:
@@ -102,19 +109,13 @@ def holder(kube: Kube) -> Iterator[Finding]:
     found = kube.find(lease.PATH)
     spec = (found or {}).get("spec") or {}
     who = spec.get("holderIdentity")
-    if not who or _quiet_s(spec.get("renewTime")) > lease.LASTS_S:
+    if found is None or not who or lease.looks_dead(found):
         yield ok(check, "no other sweep holds the cluster")
         return
     yield warning(
         check, f"{who} has held the cluster since {spec.get('acquireTime')}",
         "wait for it: engine.wait_for_cluster=30m",
     )  # fmt: skip
-
-
-def _quiet_s(renewed: str | None) -> float:
-    if not renewed:
-        return float("inf")
-    return (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
 
 
 def clocks(kube: Kube, measured: Sequence[NodeFacts]) -> Iterator[Finding]:
