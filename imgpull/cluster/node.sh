@@ -1,7 +1,7 @@
 # What a node holds of one image, and its removal. POSIX sh, run in the node's own root (chroot) with
 # the node's own tools, so that paths and symbolic links are the node's; image_cache.py reads the words.
 # In:  ACTION purge|look, IMAGES (references and IDs of the image), LAYERS (digest=diff_id, from the
-#      bottom; may be empty), LIMIT_S to wait for containers and pulls of it. All words, no quotes.
+#      bottom; may be empty), USED_S and LIMIT_S to wait for containers, and for pulls, of it.
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin
 PATH=$PATH:/home/kubernetes/bin:/var/lib/rancher/rke2/bin # Google's and Rancher's places of crictl
 LC_ALL=C
@@ -168,7 +168,8 @@ if [ "$ACTION" = purge ]; then
       quiet=$((quiet + 1))
       [ -n "$snapshots$fetched" ] && [ "$quiet" -lt 3 ] || break
     fi
-    [ $(($(date +%s) - started)) -lt "$LIMIT_S" ] || break
+    waited=$(($(date +%s) - started))
+    [ "$waited" -lt "$LIMIT_S" ] && { [ -z "$using" ] || [ "$waited" -lt "$USED_S" ]; } || break
     sleep 1
   done
   [ -n "$using" ] || [ -z "$now" ] || echo "refused $(echo $message | cut -c 1-400)"
