@@ -491,6 +491,8 @@ class _Handler(kmock.KubernetesScaffold):
         try:
             data = await raw.read()
             response = await self.server.answer(raw, _parsed(data))
+        except ConnectionError:  # who asked has gone
+            raise
         except Exception as error:
             self.server.errors.append(error)
             return _json(500, {"kind": "Status", "code": 500, "message": repr(error)})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imgpull import tables, units
-from imgpull.cluster import credentials, nodes, ownership, preflight, prometheus_api
+from imgpull.cluster import credentials, nodes, ownership, preflight, series
 from imgpull.cluster.kube import Kube
 from imgpull.cluster.monitors import additional_monitors
 from imgpull.cluster.nodes import NodeFacts
@@ -27,8 +27,8 @@ from imgpull.config.job import Job
 from imgpull.engines import runners
 from imgpull.engines.contents import Contents, set_contents
 from imgpull.engines.door import Execution, Outcome, Remark, Say, Subject, subject_of
-from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
 from imgpull.engines.held import HeldCluster, connect
+from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
 from imgpull.errors import EngineFailed
 from imgpull.render import Bundle
 
@@ -181,7 +181,21 @@ class RealEngine:
             ownership.copy_secret(kube, secret, name, owner)
 
     def _write_series(self, measured: Sequence[NodeFacts], seen: "_Seen", out: Path) -> None:
-        tables.write_series(out / "series.csv", [])
+        """Rates of the trial, while Prometheus is there; without them pulls are known all the same.
+
+        Anything that goes wrong here is no more than a gap.
+        """
+        assert self._cluster is not None and seen.started_at is not None  # noqa: PT018
+        names = {node.name: node.name for node in measured}
+        names |= {node.address: node.name for node in measured if node.address}
+        try:
+            found = series.collect(self._cluster.kube, names, seen.started_at, datetime.now(UTC))
+        except EngineFailed as error:
+            tables.write_series(out / "series.csv", [])
+            seen.add("degraded", [f"no series: {error.message}"])
+            return
+        tables.write_series(out / "series.csv", found.rows)
+        seen.add("degraded", found.gaps)
 
     def _require_a_test(self, ended: Ended, request: Request) -> None:
         """EngineFailed when CL2 did not come to the end of its test; a missed limit is a result."""

@@ -28,10 +28,11 @@ def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
     """
     report = cl2.read_report(directory / "report")
     pods = read_pods(directory / "pods.csv")
+    rates = read_rates(directory / "series.csv")
     rows = pull_rows(
         read_events(directory / "events.jsonl"),
         pods,
-        read_rates(directory / "series.csv"),
+        rates,
         subject,
         started_at=outcome.started_at,
         namespaces=_namespaces(report),
@@ -40,7 +41,7 @@ def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
     write_pulls(directory / "pulls.csv", rows)
     found = measurements(subject, report, rows, pods)
     write_measurements(directory, found)
-    verdict = judge(subject, report, rows, pods, found, outcome.remarks)
+    verdict = judge(subject, report, rows, pods, found, outcome.remarks, rates)
     return Assessment(verdict.verdict, verdict.reasons, verdict.slo)
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from imgpull import cl2, units
+from imgpull.cluster.series import received_against
 from imgpull.engines import Remark, Subject
 from imgpull.pulls import Pull
 from imgpull.results.measure import cold_share, ready_in_time, seen_share
 from imgpull.results.record import VERDICTS, Measurement
-from imgpull.results.seen import PodRow
+from imgpull.results.seen import PodRow, Rates
 
 # Up to this share of pulls may be unseen or unknown before a trial no longer counts.
 UNSEEN_LIMIT = 0.05
@@ -68,11 +69,13 @@ def judge(
     pods: Sequence[PodRow],
     found: Sequence[Measurement],
     remarks: Sequence[Remark] = (),
+    rates: Rates | None = None,
 ) -> Verdict:
     """The verdict on one trial; `remarks` are what its engine saw that no file tells."""
     verdict = Verdict()
     for remark in remarks:
         verdict.lower_to(remark.verdict, remark.text)
+    _judge_received(verdict, rows, rates)
     if report.junit is None:
         verdict.lower_to(
             "failed", "no junit.xml: ClusterLoader2 stopped before the test (set-up or compilation)"
@@ -89,6 +92,19 @@ def judge(
     if verdict.slo == "unknown" and report.pod_startup:
         verdict.slo = "met"
     return verdict
+
+
+def _judge_received(verdict: Verdict, rows: Sequence[Pull], rates: Rates | None) -> None:
+    """What pulls account for against what nodes received: a reason to look, no more."""
+    if rates is None:
+        return
+    pulled: dict[str, float] = {}
+    for row in rows:
+        if row.leader and row.node and row.size_bytes and row.outcome == "pulled":
+            pulled[row.node] = pulled.get(row.node, 0.0) + row.size_bytes
+    received = {node: sum(count for *_, count in told) for node, told in rates.points.items()}
+    if difference := received_against(pulled, received):
+        verdict.lower_to("valid", difference)
 
 
 _SLOW = re.compile(r"pod startup: too high latency (\S+) percentile: got (\S+) expected: (\S+)")
