@@ -28,7 +28,7 @@ from kubelets import (
 from imgpull.cluster.pod_lives import PodLives
 from imgpull.tables import TIMES, Container, PodRow
 
-RECORDED = Path(__file__).parent / "data" / "kube-events" / "one-node-objects.json"
+RECORDED = Path(__file__).parent / "data" / "kube-objects" / "one-node.json"
 Object = dict[str, Any]
 
 

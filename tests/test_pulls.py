@@ -196,6 +196,30 @@ def test_written_words_are_read_back(image: str, error: str) -> None:
     assert failed == Message("failed", image, failure=classify_failure(error, image), text=error)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "failure"),
+    [
+        (f'ErrImagePull: failed to pull image "{R}": 429 Too Many Requests', "throttled"),
+        (f'ImagePullBackOff: Back-off pulling image "{R}": ErrImagePull: not found', "not_found"),
+        (f'ImagePullBackOff: Back-off pulling image "{R}"', "other"),
+        ("InvalidImageName: couldn't parse image name", "other"),
+        ("ErrImageNeverPull", "other"),
+        ("SignatureValidationFailed: no signature", "other"),
+    ],
+)
+def test_a_container_s_waiting_reason_tells_a_failure(waiting: str, failure: str) -> None:
+    message = pulls.parse_waiting(waiting, R)
+    assert message is not None
+    assert (message.kind, message.image, message.failure) == ("error", R, failure)
+
+
+@pytest.mark.parametrize(
+    "waiting", ["", "ContainerCreating", "CreateContainerError: 404 not found"]
+)
+def test_a_container_that_waits_for_something_else_tells_of_no_pull(waiting: str) -> None:
+    assert pulls.parse_waiting(waiting, R) is None
+
+
 UNKNOWN = f'rpc error: code = Unknown desc = failed to pull and unpack image "{R}": '
 NOT_FOUND = UNKNOWN.replace("Unknown", "NotFound")
 RESOLVE = f'failed to resolve reference "{R}": '
