@@ -3,6 +3,7 @@
 Hides Hydra's global state: it is entered and left in here.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def composed_job(overrides: Sequence[str], conf: Path = CONF) -> jobs.Job:
     from omegaconf.errors import OmegaConfBaseException
 
     schema.register()
+    if str(conf.parent) not in sys.path:  # where Hydra finds hydra_plugins/, as beside run.py
+        sys.path.append(str(conf.parent))
     try:
         with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
             config = compose("config", overrides=list(overrides))
