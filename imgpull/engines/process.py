@@ -26,6 +26,7 @@ from imgpull.engines.running import (
     environment,
     extra_files,
     not_compiled,
+    pinned,
     silent,
 )
 from imgpull.errors import EngineUnavailable
@@ -140,7 +141,7 @@ class DockerRunner:
         self, command: str, image: str, digest: str | None, *, grace_s: float = _GRACE_S
     ) -> None:
         self._docker, self._grace_s = Containers(command), grace_s
-        self.reference = f"{_without_tag(image)}@{digest}" if digest else image
+        self.reference = pinned(image, digest)
         self._dialect: Dialect | None = None
 
     def check(self, say: Say = silent) -> None:
@@ -241,12 +242,6 @@ def _files(request: Request, dialect: Dialect) -> dict[str, bytes]:
     if request.kubeconfig is not None:
         files[f"{root}/kubeconfig"] = request.kubeconfig.read_bytes()
     return files
-
-
-def _without_tag(image: str) -> str:
-    name, _, last = image.rpartition("/")
-    last = last.partition("@")[0].partition(":")[0]
-    return f"{name}/{last}" if name else last
 
 
 def _image_version(image: Mapping[str, Any], reference: str) -> str:

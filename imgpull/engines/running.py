@@ -111,6 +111,14 @@ def _because(said: str) -> str:
     return f": {said}" if said else ""
 
 
+def pinned(image: str, digest: str | None) -> str:
+    """How an image is named where its digest is known: without its tag, which podman refuses."""
+    if digest is None:
+        return image
+    name, slash, last = image.rpartition("/")
+    return f"{name}{slash}{last.partition('@')[0].partition(':')[0]}@{digest}"
+
+
 def silent(step: str) -> None:
     """Tell nobody."""
 
