@@ -344,7 +344,7 @@ WARNINGS: dict[str, tuple[Break, str, str]] = {
         "ann@desk has held the cluster since 2026-11-24T10:00"),
     "our clock": (
         lambda c: setattr(c.api, "skew_s", 5.0), "clocks",
-        "the API server's clock is +5."),
+        "the API server's clock is +"),
     "a node's clock": (
         lambda c: c.aks.lease(c.aks.names[1], ahead_s=-7.0), "clocks",
         "clocks of nodes differ from the API server's: aks-measured-38601234-vmss000001"),
@@ -527,10 +527,20 @@ def test_only_what_the_engine_and_the_image_need_is_asked_for() -> None:
     assert who("incluster", False) == {"imgpull", "clusterloader", "incluster"}
 
 
-def test_every_permission_says_why() -> None:
-    for each in permissions.PERMISSIONS:
-        assert each.why
-        assert each.verbs
+def test_every_permission_is_in_the_table_with_why() -> None:
+    rows = permissions.table().splitlines()[2:]
+    assert len(rows) == len(permissions.PERMISSIONS)
+    for row, each in zip(rows, permissions.PERMISSIONS, strict=True):
+        assert f"`{each.where()}`" in row
+        assert each.why in row
+        assert all(verb.replace("*", "all") in row for verb in each.verbs)
+
+
+def test_a_path_of_the_server_is_asked_for_as_such(apiserver: ApiServer, kube: Kube) -> None:
+    path = permissions.Permission("clusterloader", ("get",), "/metrics", "why")
+    permissions.denied(kube, [path])
+    (asked,) = [request.body["spec"] for request in apiserver.requests]
+    assert asked == {"nonResourceAttributes": {"verb": "get", "path": "/metrics"}}
 
 
 # -------------------------------------------------------------------------------------- clocks

@@ -2,7 +2,8 @@
 
 Hides the form of access reviews. ClusterLoader2 acts with the same credential (engine=binary and
 docker), or with one that may be given only what its giver may do (engine=incluster); its part is
-read from perf-tests, clusterloader2/pkg (August 2026). docs/real-clusters.md shows this table.
+read from perf-tests, clusterloader2/pkg (August 2026), and ran with no more. docs/real-clusters.md
+shows this table.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,10 @@ Who = Literal["imgpull", "clusterloader", "incluster", "pull secret"]
 
 @dataclass(frozen=True)
 class Permission:
-    """Verbs on a resource that somebody needs; an empty namespace is all of them."""
+    """Verbs on a resource, or on a path of the server's, that somebody needs.
+
+    An empty namespace is all of them.
+    """
 
     who: Who
     verbs: tuple[str, ...]
@@ -36,6 +40,8 @@ class Permission:
 
     def where(self) -> str:
         """The resource with its group, as kubectl names it, and the namespace."""
+        if self.resource.startswith("/"):
+            return self.resource
         resource, _, part = self.resource.partition("/")
         named = f"{resource}.{self.group}" if self.group else resource
         return (
@@ -62,8 +68,6 @@ PERMISSIONS: tuple[Permission, ...] = (
         "imgpull", "namespaces of the test, of helpers, of Prometheus",
         ("get list create patch delete", "namespaces"),
     ),
-    *_rows("imgpull", "clocks of the nodes", ("list", "leases", "coordination.k8s.io"),
-           namespace="kube-node-lease"),
     *_rows(
         "imgpull", "one sweep at a time", ("get create update", "leases", "coordination.k8s.io"),
         namespace=SYSTEM_NAMESPACE,
@@ -114,7 +118,8 @@ PERMISSIONS: tuple[Permission, ...] = (
     ),
     *_rows(
         "clusterloader", "its Prometheus",
-        ("create", "roles", _RBAC), ("create", "rolebindings", _RBAC),
+        # Its binding comes before the role, which only who may `bind` any can do.
+        ("create bind", "roles", _RBAC), ("create", "rolebindings", _RBAC),
         ("create", "deployments", "apps"), ("create", "services"), ("create", "endpoints"),
         ("create", "configmaps"), ("create", "serviceaccounts"), ("create", "resourcequotas"),
         ("get create update", "secrets"), ("get create", "services/proxy"),
@@ -134,7 +139,16 @@ PERMISSIONS: tuple[Permission, ...] = (
         "clusterloader", "to be given on to prometheus-operator",
         ("*", "*", _OPERATOR), ("*", "statefulsets", "apps"), ("*", "configmaps"),
         ("*", "secrets"), ("get create update delete", "services"),
+        ("get create update delete", "services/finalizers"),
         ("get create update delete", "endpoints"), ("list delete", "pods"),
+        ("get list watch", "namespaces"), ("create patch", "events", "events.k8s.io"),
+        ("get list watch", "ingresses", "networking.k8s.io"),
+        ("get", "storageclasses", "storage.k8s.io"),
+    ),
+    *_rows(
+        "clusterloader", "to be given on to Prometheus",
+        ("get list watch", "nodes/metrics"), ("get list watch", "services"),
+        ("get list watch", "endpoints"), ("get list watch", "pods"), ("get", "/metrics"),
     ),
     *_rows(
         "incluster", "run ClusterLoader2 as a Job",
@@ -147,6 +161,15 @@ PERMISSIONS: tuple[Permission, ...] = (
         ("create delete", "clusterroles", _RBAC), ("create delete", "clusterrolebindings", _RBAC),
     ),
 )  # fmt: skip
+
+
+def table() -> str:
+    """All of them as a table in Markdown, as docs/real-clusters.md shows them."""
+    lines = ["| Who | Resource | Verbs | Why |", "|---|---|---|---|"]
+    for each in PERMISSIONS:
+        verbs = ", ".join(each.verbs).replace("*", "all")
+        lines.append(f"| {each.who} | `{each.where()}` | {verbs} | {each.why} |")
+    return "\n".join(lines) + "\n"
 
 
 def needed(engine: str, *, pull_secret: bool) -> list[Permission]:
@@ -174,15 +197,21 @@ def denied(kube: Kube, permissions: list[Permission]) -> list[tuple[Permission, 
 
 
 def _allowed(kube: Kube, permission: Permission, verb: str) -> bool:
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": _asked(permission, verb),
+    }
+    status = kube.create(_REVIEWS, review).get("status") or {}
+    return bool(status.get("allowed"))
+
+
+def _asked(permission: Permission, verb: str) -> dict[str, dict[str, str]]:
+    if permission.resource.startswith("/"):
+        return {"nonResourceAttributes": {"verb": verb, "path": permission.resource}}
     resource, _, part = permission.resource.partition("/")
     wanted = {
         "verb": verb, "group": permission.group, "resource": resource, "subresource": part,
         "namespace": permission.namespace,
     }  # fmt: skip
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {key: value for key, value in wanted.items() if value}},
-    }
-    status = kube.create(_REVIEWS, review).get("status") or {}
-    return bool(status.get("allowed"))
+    return {"resourceAttributes": {key: value for key, value in wanted.items() if value}}

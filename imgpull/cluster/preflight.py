@@ -170,6 +170,8 @@ class _Inspection:
         yield from inspect_cluster.monitoring(self.kube)
 
     def _prometheus(self) -> Iterator[Finding]:
+        if not self.nodes:
+            return
         yield from inspect_cluster.prometheus_pool(self.job.cluster, self.nodes, self.measured)
 
     def _leftovers(self) -> Iterator[Finding]:
