@@ -70,7 +70,8 @@ def event(
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "namespace": namespace, "name": f"{name}.{told}", "uid": f"{namespace}-{name}-{reason}-{told}",
+            "namespace": namespace, "name": f"{name}.{told}",
+            "uid": f"{namespace}-{name}-{reason}-{told}",
             "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:x": {}}}],
         },
         "type": "Warning" if reason == "Failed" else "Normal",

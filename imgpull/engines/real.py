@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class RealEngine:
                 say("waiting for late events")
                 recorder.stop(_DRAIN_S)
                 say("reading series from Prometheus")
-                self._write_series(measured, seen, out)
+                self._write_series(measured, seen, out, recorder)
             self._require_a_test(seen.ended, request)
             self._look_again(measured, seen)
         return self._outcome(measured, contents, seen, out, recorder, stack_done)
@@ -180,7 +180,9 @@ class RealEngine:
         if secret := self._job.image.pull_secret:
             ownership.copy_secret(kube, secret, name, owner)
 
-    def _write_series(self, measured: Sequence[NodeFacts], seen: "_Seen", out: Path) -> None:
+    def _write_series(
+        self, measured: Sequence[NodeFacts], seen: "_Seen", out: Path, recorder: Recorder
+    ) -> None:
         """Rates of the trial, while Prometheus is there; without them pulls are known all the same.
 
         Anything that goes wrong here is no more than a gap.
@@ -188,8 +190,13 @@ class RealEngine:
         assert self._cluster is not None and seen.started_at is not None  # noqa: PT018
         names = {node.name: node.name for node in measured}
         names |= {node.address: node.name for node in measured if node.address}
+        # A Prometheus that this trial brought up scraped nothing before it: nor was there a pod.
+        first_s = min((row.created for row in recorder.rows() if row.created), default=0.0)
+        busy_from = seen.started_at + timedelta(seconds=first_s)
         try:
-            found = series.collect(self._cluster.kube, names, seen.started_at, datetime.now(UTC))
+            found = series.collect(
+                self._cluster.kube, names, seen.started_at, datetime.now(UTC), busy_from=busy_from
+            )
         except EngineFailed as error:
             tables.write_series(out / "series.csv", [])
             seen.add("degraded", [f"no series: {error.message}"])
