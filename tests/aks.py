@@ -91,7 +91,7 @@ class Aks:
         """Have a kubelet renew its lease now, by a clock that is ahead of the API server's."""
         now = datetime.now(UTC)
         lease = copy.deepcopy(_LEASE)
-        lease["metadata"] |= {"name": name}
+        lease["metadata"] |= {"name": name, "uid": f"lease-{name}"}
         lease["metadata"]["managedFields"][0]["time"] = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         told = now + timedelta(seconds=ahead_s)
         lease["spec"] |= {

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -448,12 +449,13 @@ def test_a_pull_secret_is_what_the_registry_is_asked_with(case: Case) -> None:
 # ----------------------------------------------------------------------------- refusals, errors
 
 
-def test_an_api_server_that_is_not_there_is_the_only_finding(job: MakeJob) -> None:
-    from kubernetes import client
-
-    settings = client.Configuration(host=f"http://127.0.0.1:{unused_port()}")
-    settings.retries = False
-    kube = Kube(client.ApiClient(settings), "gone").impatient()
+def test_an_api_server_that_is_not_there_is_the_only_finding(
+    apiserver: ApiServer, job: MakeJob, tmp_path: Path
+) -> None:
+    file = apiserver.kubeconfig(tmp_path / "config")
+    gone = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{unused_port()}", file.read_text())
+    file.write_text(gone)
+    kube = Kube.open(file).impatient()
     (only,) = preflight.inspect(kube, job(*FITS, "engine=binary"))
     kube.close()
     assert (only.check, only.state) == ("API server", "failed")
