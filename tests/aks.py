@@ -29,7 +29,7 @@ def node(index: int = 0, *, pool: str = "measured", **changes: Any) -> dict[str,
     node(1, spec__unschedulable=True, metadata__labels={"added": "label"})
     """
     made = copy.deepcopy(_NODE)
-    name = f"aks-{pool}-38601234-vmss{index:06d}"
+    name = changes.get("metadata__name", f"aks-{pool}-38601234-vmss{index:06d}")
     made["metadata"] |= {"name": name, "uid": f"uid-{name}"}
     made["metadata"]["labels"] |= {
         "agentpool": pool, "kubernetes.azure.com/agentpool": pool, "kubernetes.io/hostname": name,
