@@ -190,15 +190,13 @@ def stamp(at_s: float) -> str:
 
 def record(url: str, pods: int) -> None:
     """Be the recorder: ready on standard output, then what was found."""
-    from kubernetes import client
-
     from imgpull.cluster.kube import Kube
     from imgpull.cluster.recorder import Recorder
     from imgpull.tables import write_pods
 
-    kube = Kube(client.ApiClient(client.Configuration(host=url)), "stand-in")
-    kube.get("/version")
     with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
+        kube = Kube.open(kubeconfig(Path(directory), url))
+        kube.get("/version")
         path = Path(directory) / "events.jsonl"
         recorder = Recorder(kube, [NAMESPACE], path, BEGAN)
         before_mib = peak_mib()
@@ -226,6 +224,18 @@ def record(url: str, pods: int) -> None:
         "gaps": recorder.gaps,
     }
     print(json.dumps(found), flush=True)
+
+
+def kubeconfig(directory: Path, url: str) -> Path:
+    named = {
+        "clusters": [{"name": "x", "cluster": {"server": url}}],
+        "users": [{"name": "x", "user": {"token": "stand-in"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    path = directory / "kubeconfig"
+    content = {"apiVersion": "v1", "kind": "Config", "current-context": "x", **named}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
 def peak_mib() -> float:
