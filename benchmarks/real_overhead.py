@@ -4,8 +4,8 @@
 
 ClusterLoader2 and the cluster are the tests' stand-ins, which answer at once, so what is left is
 imgpull's own: the figures are of this machine, not of a cluster. On a real one the stages stand in
-each job.json, under `observed.stages_s`. Two seconds of `reading` are the quiet after the last event
-that the recorder waits for; a real test ends with a quiet minute, so there they take no time.
+each job.json, under `observed.stages_s`. Two seconds of `reading` are the quiet after the last
+event that the recorder waits for; a real test ends with a quiet minute: there they take no time.
 """
 
 import statistics
