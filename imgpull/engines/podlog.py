@@ -5,6 +5,7 @@ quiet. Every line carries its time, by which reading goes on where it stopped.
 """
 
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -34,21 +35,30 @@ class LogReader:
         return 0.0 if self._failed_since is None else time.monotonic() - self._failed_since
 
     def follow(self, limit_s: float) -> Iterator[bytes]:
-        """Lines as they come, until the stream ends, breaks or is silent; call again to go on."""
-        yield from self._read("true", max(0.1, min(_SILENT_S, limit_s)))
+        """Lines as they come, until the limit, or the stream ends, breaks or is silent.
+
+        To be called again to go on.
+        """
+        yield from self._read("true", max(0.01, limit_s))
 
     def rest(self) -> Iterator[bytes]:
         """What is there and was not taken yet."""
-        yield from self._read("false", _SILENT_S)
+        yield from self._read("false", 2 * _SILENT_S)
 
-    def _read(self, follow: str, timeout_s: float) -> Iterator[bytes]:
+    def _read(self, follow: str, limit_s: float) -> Iterator[bytes]:
         """ApiError when the pod is not there any more."""
         try:
             with self._kube.stream(
-                f"{self._pod}/log", timeout_s=timeout_s, container=self._container,
+                f"{self._pod}/log", timeout_s=_SILENT_S, container=self._container,
                 follow=follow, timestamps="true", sinceTime=self._since(),
             ) as stream:  # fmt: skip
-                yield from self._new(stream)
+                end = threading.Timer(limit_s, stream.close)  # a reader waits for the next line
+                end.daemon = True
+                end.start()
+                try:
+                    yield from self._new(stream)
+                finally:
+                    end.cancel()
         except ApiError as error:
             if error.is_missing:
                 raise
