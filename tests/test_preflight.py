@@ -526,7 +526,7 @@ def test_only_what_the_engine_and_the_image_need_is_asked_for() -> None:
 
     assert who("binary", False) == {"imgpull", "clusterloader"}
     assert who("docker", True) == {"imgpull", "clusterloader", "pull secret"}
-    assert who("incluster", False) == {"imgpull", "clusterloader", "incluster"}
+    assert who("incluster", False) == {"imgpull", "incluster"}
 
 
 def test_every_permission_is_in_the_table_with_why() -> None:

@@ -1,9 +1,9 @@
 """What a real trial does to a cluster, as permissions: the table that preflight checks.
 
 Hides the form of access reviews. ClusterLoader2 acts with the same credential (engine=binary and
-docker), or with one that may be given only what its giver may do (engine=incluster); its part is
-read from perf-tests, clusterloader2/pkg (August 2026), and ran with no more. docs/real-clusters.md
-shows this table.
+docker): its part is read from perf-tests, clusterloader2/pkg (August 2026), and it ran with no
+more. In the cluster (engine=incluster) it acts with rights that are given to its Job.
+docs/real-clusters.md shows this table.
 """
 
 from collections.abc import Iterator
@@ -153,12 +153,13 @@ PERMISSIONS: tuple[Permission, ...] = (
     *_rows(
         "incluster", "run ClusterLoader2 as a Job",
         ("get list create delete", "jobs", "batch"), ("get create delete", "configmaps"),
-        ("create delete", "serviceaccounts"), ("list watch", "pods"), ("get", "pods/log"),
+        ("create delete", "serviceaccounts"), ("list watch patch", "pods"), ("get", "pods/log"),
         namespace=SYSTEM_NAMESPACE,
     ),
     *_rows(
         "incluster", "give that Job its rights, and take them back",
-        ("create delete", "clusterroles", _RBAC), ("create delete", "clusterrolebindings", _RBAC),
+        ("create delete bind escalate", "clusterroles", _RBAC),
+        ("create delete", "clusterrolebindings", _RBAC),
     ),
 )  # fmt: skip
 
@@ -174,9 +175,9 @@ def table() -> str:
 
 def needed(engine: str, *, pull_secret: bool) -> list[Permission]:
     """The permissions that a trial of this engine needs."""
-    left_out = {"incluster"} if engine != "incluster" else set()
-    left_out |= set() if pull_secret else {"pull secret"}
-    return [each for each in PERMISSIONS if each.who not in left_out]
+    who = {"imgpull", "incluster" if engine == "incluster" else "clusterloader"}
+    who |= {"pull secret"} if pull_secret else set()
+    return [each for each in PERMISSIONS if each.who in who]
 
 
 def denied(kube: Kube, permissions: list[Permission]) -> list[tuple[Permission, str]]:
