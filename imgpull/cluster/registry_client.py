@@ -152,7 +152,7 @@ class Repository:
 
 
 def _pause_s(asked: str, tried: int) -> float:
-    return min(_LONGEST_PAUSE_S, float(asked) if asked.isdigit() else 0.5 * 2.0**tried)
+    return min(_LONGEST_PAUSE_S, float(asked) if asked.isdigit() else 0.2 * 2.0**tried)
 
 
 def _innermost(error: BaseException) -> str:

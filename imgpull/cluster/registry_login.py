@@ -119,7 +119,8 @@ def _covers(key: str, repository: str) -> bool:
     key_host, _, key_path = named.partition("/")
     if key_path.rstrip("/") in ("v1", "v2"):  # as old versions of docker wrote them
         key_path = ""
-    return fnmatchcase(host, key_host) and f"{path}/".startswith(key_path.rstrip("/"))
+    within = f"{path}/".startswith(f"{key_path.rstrip('/')}/") if key_path else True
+    return fnmatchcase(host, key_host) and within
 
 
 def _decode(entry: Any, where: str) -> Login | None:
