@@ -5,6 +5,7 @@ the first Deployment, ClusterLoader2 run within its limit, series read before Pr
 of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `imgpull.cluster`'s.
 """
 
+import re
 import shutil
 import tempfile
 import time
@@ -150,7 +151,9 @@ class RealEngine:
                 memory_gib=cluster.prometheus_memory_gib,
                 storage_class=cluster.prometheus_storage_class,
                 monitors=additional_monitors(
-                    settings.containerd_port, job.containerd_scrape_interval_s
+                    settings.containerd_port,
+                    job.containerd_scrape_interval_s,
+                    nodes=f"{re.escape(cluster.node_prefix)}.+",
                 ),
             ),
             flags=tuple(settings.flags),
