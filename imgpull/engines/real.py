@@ -5,7 +5,6 @@ the first Deployment, ClusterLoader2 run within its limit, series read before Pr
 of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `imgpull.cluster`'s.
 """
 
-import re
 import shutil
 import tempfile
 import time
@@ -153,7 +152,7 @@ class RealEngine:
                 monitors=additional_monitors(
                     settings.containerd_port,
                     job.containerd_scrape_interval_s,
-                    nodes=f"{re.escape(cluster.node_prefix)}.+",
+                    nodes=f"{cluster.node_prefix.replace('.', '[.]')}.+",
                 ),
             ),
             flags=tuple(settings.flags),
