@@ -30,6 +30,7 @@ from aiohttp import web
 from apistore import Change, Object, Place, Refused, Store, Stored, Watched, wait_until
 
 from imgpull.cluster.kube import Kube
+from imgpull.cluster.kubeconfig import Access
 
 __all__ = ["DROP", "ApiServer", "Object", "Request", "wait_until"]
 
@@ -128,13 +129,7 @@ class ApiServer:
 
     def kube(self, token: str = "a-token-of-the-tests") -> Kube:
         """A client of this server; the caller closes it."""
-        from kubernetes import client
-
-        settings = client.Configuration(host=self.url)
-        settings.retries = False
-        settings.verify_ssl = False
-        settings.api_key["authorization"] = f"Bearer {token}"
-        return Kube(client.ApiClient(settings), "test")
+        return Kube(Access(self.url, "test", token=token, skips_verification=bool(self._tls)))
 
     def put(self, content: Object) -> Object:
         """Store an object as it is, status too; its namespace is made when there is none.

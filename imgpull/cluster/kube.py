@@ -1,31 +1,38 @@
 """One Kubernetes API server, spoken to in JSON.
 
-Hides the `kubernetes` package (which reads kubeconfigs and holds TLS, proxies and tokens), retries,
-paging and the two ways a request can fail: the server refused it, or nobody answered. Objects stay
-plain mappings, because thousands of pods as classes of the package take gigabytes.
+Hides retries, paging and the two ways a request can fail: the server refused it, or nobody
+answered. Objects stay plain mappings: thousands of pods as classes of a client library take
+gigabytes.
 """
 
 import contextlib
 import copy
 import functools
 import http.client
+import itertools
 import json
 import random
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from imgpull.errors import EngineFailed, EngineUnavailable
+from imgpull.cluster import kubeconfig as kubeconfigs
+from imgpull.cluster.connection import Connection
+from imgpull.cluster.kubeconfig import Access
+from imgpull.errors import EngineFailed
 
 Object = dict[str, Any]
 
 _PAGE = 500  # as kubectl asks
 _TIMEOUT_S = 30.0
+_CONNECT_S = 10.0
 _TRIES = 7  # about half a minute with the pauses between them
+_FIRST_TRIES = 2  # where nobody ever answered: the address is wrong, or the way to it is shut
 _PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
 _BUSY = frozenset({429, 500, 502, 503, 504})  # what may pass
 _PATCHES = {
@@ -107,12 +114,12 @@ class Stream:
 class Kube:
     """A client of one API server. Paths are the API's own: "/api/v1/nodes". Thread-safe."""
 
-    def __init__(self, api_client: Any, context: str) -> None:
-        self._client = api_client
-        self._pool = api_client.rest_client.pool_manager
-        self.server: str = api_client.configuration.host.rstrip("/")
-        self.context = context
+    def __init__(self, access: Access) -> None:
+        self._connection = Connection(access)
+        self._has_answered = False
         self._tries = _TRIES
+        self.server = access.server.rstrip("/")
+        self.context = access.context
 
     @classmethod
     def open(cls, kubeconfig: Path | None = None, context: str | None = None) -> "Kube":
@@ -120,36 +127,11 @@ class Kube:
 
         EngineUnavailable when the file, the context or its credential cannot be had.
         """
-        from kubernetes import client, config  # a second and a hundred MB: only for real clusters
-        from kubernetes.config.config_exception import ConfigException
-
-        file = str(kubeconfig) if kubeconfig else None
-        try:
-            contexts, current = config.list_kube_config_contexts(file)
-            settings = client.Configuration()
-            settings.retries = False  # ours know which requests may be repeated
-            settings.connection_pool_maxsize = 16
-            config.load_kube_config(
-                file, context=context, client_configuration=settings, persist_config=False
-            )
-        except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-            named = kubeconfig or "the kubeconfig ($KUBECONFIG, else ~/.kube/config)"
-            raise EngineUnavailable(
-                f"{named} gives no access: {' '.join(str(error).split())}",
-                hint="az aks get-credentials …, or name one: engine.kubeconfig=FILE "
-                "engine.context=NAME",
-            ) from error
-        names = [each["name"] for each in contexts]
-        chosen = context or (current["name"] if current else names[0])
-        return cls(client.ApiClient(settings), chosen)
+        return cls(kubeconfigs.read(kubeconfig, context))
 
     def secrets(self) -> frozenset[str]:
-        """What must never be written anywhere: the credential in use, as sent."""
-        settings = self._client.configuration
-        found = set(self._authorization().values())
-        found |= {value.partition(" ")[2] for value in found}
-        found |= {settings.password, settings.access_token}
-        return frozenset(text for text in found if text and len(text) >= 8)
+        """What must never be written anywhere: the credentials in use until now."""
+        return self._connection.secrets()
 
     def get(self, path: str, **params: Any) -> Object:
         """The object at a path; ApiError when there is none."""
@@ -165,9 +147,24 @@ class Kube:
             raise
 
     def items(self, path: str, **params: Any) -> Iterator[Object]:
-        """Every object of a collection, page by page (labelSelector, fieldSelector, …)."""
-        for page in self.pages(path, **params):
-            yield from page.get("items") or ()
+        """Every object of a collection, page by page (labelSelector, fieldSelector, …).
+
+        None twice, also where the list began anew because its token had expired.
+        """
+        seen: set[str] = set()
+        for _ in range(_TRIES):
+            try:
+                for page in self.pages(path, **params):
+                    for found in page.get("items") or ():
+                        if (uid := (found.get("metadata") or {}).get("uid", "")) not in seen:
+                            yield found
+                            seen |= {uid} if uid else set()
+            except ApiError as error:
+                if not (error.is_gone and seen):
+                    raise
+            else:
+                return
+        raise ApiError(410, "Expired", f"GET {path}: the list expired again and again")
 
     def pages(self, path: str, **params: Any) -> Iterator[Object]:
         """A collection's pages; the last one's metadata.resourceVersion is where to watch from.
@@ -254,7 +251,7 @@ class Kube:
 
     def close(self) -> None:
         """Close its connections."""
-        self._client.close()
+        self._connection.close()
 
     def _json(
         self,
@@ -286,64 +283,90 @@ class Kube:
         url = f"{self.server}{path}"
         if query := {key: value for key, value in params.items() if value not in (None, "")}:
             url += f"{'&' if '?' in url else '?'}{urlencode(query)}"
+        repeatable = method != "POST" and content != _PATCHES["json"]
         send = functools.partial(
-            self._send, method, url, path, None if body is None else json.dumps(body), content,
-            timeout_s, whole,
+            self._send, _Asked(method, path, url, None if body is None else json.dumps(body),
+                               content, timeout_s, whole, repeatable),
         )  # fmt: skip
-        for tried in range(1, self._tries):
+        for tried in itertools.count(1):
             try:
                 return send()
-            except _Passing as error:
-                if not error.may_repeat:
-                    raise error.error from error.error.__cause__
-                time.sleep(error.pause_s or _pause_s(tried))
-        try:
-            return send()
-        except _Passing as error:
-            raise error.error from error.error.__cause__
+            except _Passing as failed:
+                most = self._tries if self._has_answered else min(self._tries, _FIRST_TRIES)
+                if not failed.may_repeat or tried >= most:
+                    raise failed.error from failed.error.__cause__
+                time.sleep(_pause_s(tried) if failed.pause_s is None else failed.pause_s)
+        raise AssertionError  # the loop has no end
 
-    def _send(
-        self, method: str, url: str, path: str, body: str | None, content: str, timeout_s: float,
-        whole: bool,
-    ) -> Any:  # fmt: skip
-        import urllib3
-
-        headers = {
-            **self._authorization(),
-            "Accept": "application/json",
-            "User-Agent": "imgpull",
-            **({"Content-Type": content} if body is not None else {}),
-        }
-        try:
-            response = self._pool.request(
-                method, url, body=body, headers=headers, preload_content=whole, redirect=False,
-                timeout=urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s),
-                retries=False,
-            )  # fmt: skip
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            # What never arrived may be sent again; what may have, only if it does no harm twice.
-            unsent = isinstance(error, urllib3.exceptions.NewConnectionError)
-            failed = ApiError(
-                0, "NoAnswer", f"{self.server} did not answer {method} {path}: {error}",
-                hint="check the network, the VPN and the context: kubectl version",
-            )  # fmt: skip
-            failed.__cause__ = error
-            raise _Passing(failed, may_repeat=unsent or method != "POST") from error
+    def _send(self, asked: "_Asked") -> Any:
+        headers = self._connection.headers()
+        response = self._exchange(asked, headers)
+        if response.status == 401 and self._connection.refused(headers):
+            _body(response)
+            response = self._exchange(asked, self._connection.headers())
+        self._has_answered = True
         if response.status < 400:
             return response
-        failed = _refusal(response.status, response.data, method, path)
+        failed = _refusal(response.status, _body(response), asked.method, asked.path)
         if response.status in _BUSY:
             # Refused with 429 it was not done; the others may have been.
-            repeat = response.status == 429 or method in ("GET", "DELETE")
+            repeat = response.status == 429 or asked.repeatable
             raise _Passing(failed, may_repeat=repeat, pause_s=_asked_pause_s(response))
         raise failed
 
-    def _authorization(self) -> dict[str, str]:
-        """The headers of the credential; a token that has expired is fetched again here."""
-        told = self._client.configuration.auth_settings().values()
-        return {
-            each["key"]: each["value"] for each in told if each["in"] == "header" and each["value"]
-        }
+    def _exchange(self, asked: "_Asked", headers: Mapping[str, str]) -> Any:
+        import urllib3
+
+        headers = {**headers, "Accept": "application/json", "User-Agent": "imgpull"}
+        if asked.body is not None:
+            headers["Content-Type"] = asked.content
+        try:
+            return self._connection.pool.request(
+                asked.method, asked.url, body=asked.body, headers=headers,
+                preload_content=asked.whole, redirect=False, retries=False,
+                timeout=urllib3.Timeout(
+                    connect=min(_CONNECT_S, asked.timeout_s), read=asked.timeout_s
+                ),
+            )  # fmt: skip
+        except (urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as error:
+            raise self._unanswered(asked, error) from error
+
+    def _unanswered(self, asked: "_Asked", error: Exception) -> "_Passing":
+        import urllib3
+
+        what = f"{self.server} did not answer {asked.method} {asked.path}"
+        hint = "check the network, the VPN and the context: kubectl version"
+        cause = _innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            failed = ApiError(
+                0, "Untrusted", f"{self.server} is not who the kubeconfig says: "
+                f"{cause.verify_message}",
+                hint="get the kubeconfig again (az aks get-credentials …); behind a proxy that "
+                "reads TLS, its certificate-authority is needed",
+            )  # fmt: skip
+            failed.__cause__ = error
+            return _Passing(failed, may_repeat=False)
+        failed = ApiError(0, "NoAnswer", f"{what}: {_short(cause)}", hint=hint)
+        failed.__cause__ = error
+        # What never arrived may be sent again; what may have, only if it does no harm twice.
+        unsent = isinstance(
+            error,
+            (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ProxyError),
+        )
+        return _Passing(failed, may_repeat=unsent or asked.repeatable)
+
+
+class _Asked(NamedTuple):
+    """A request, to be sent once or more."""
+
+    method: str
+    path: str
+    url: str
+    body: str | None
+    content: str
+    timeout_s: float
+    whole: bool
+    repeatable: bool
 
 
 class _Passing(Exception):
@@ -352,6 +375,34 @@ class _Passing(Exception):
     def __init__(self, error: ApiError, *, may_repeat: bool, pause_s: float | None = None) -> None:
         super().__init__(str(error))
         self.error, self.may_repeat, self.pause_s = error, may_repeat, pause_s
+
+
+def _body(response: Any) -> bytes:
+    """The rest of an answer; its connection is free again."""
+    import urllib3
+
+    try:
+        data: bytes = response.data
+    except (urllib3.exceptions.HTTPError, OSError):
+        return b""
+    finally:
+        response.release_conn()
+    return data
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while (inner := error.__cause__ or getattr(error, "reason", None) or error.__context__) and (
+        isinstance(inner, BaseException)
+    ):
+        error = inner
+    return error
+
+
+def _short(error: BaseException) -> str:
+    """Why, without the client's objects: "connection refused"."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).rpartition(">: ")[2] or type(error).__name__
 
 
 def _pause_s(tried: int) -> float:
