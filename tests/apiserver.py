@@ -149,6 +149,11 @@ class ApiServer:
             json.loads(each.json) for each in self.store.select(Watched(_place(collection_path)))
         ]
 
+    @staticmethod
+    def place(path: str) -> Place:
+        """Where a path leads, as `store` takes it."""
+        return _place(path)
+
     def remove(self, path: str) -> None:
         """Take an object away at once, whatever holds it; nothing when there is none."""
         self.store.remove(_place(path))

@@ -106,14 +106,12 @@ def leftovers(kube: Kube) -> Iterator[Finding]:
 def holder(kube: Kube) -> Iterator[Finding]:
     """Who holds the cluster, if somebody alive does."""
     check = "lease"
-    found = kube.find(lease.PATH)
-    spec = (found or {}).get("spec") or {}
-    who = spec.get("holderIdentity")
-    if found is None or not who or lease.looks_dead(found):
+    found = lease.look(kube)
+    if found is None:
         yield ok(check, "no other sweep holds the cluster")
         return
     yield warning(
-        check, f"{who} has held the cluster since {spec.get('acquireTime')}",
+        check, f"{found.identity} has held the cluster since {found.since}",
         "wait for it: engine.wait_for_cluster=30m",
     )  # fmt: skip
 

@@ -42,7 +42,8 @@ class Leftover:
 
 def leftovers(kube: Kube, *, include_live: bool = False) -> list[Leftover]:
     """What is there and ours; without what the sweep of a live lease holds, unless told."""
-    living = "" if include_live else _living_sweep(kube)
+    holder = None if include_live else lease.look(kube)
+    living = holder.sweep if holder else ""
     found = [*_objects(kube), *_labels(kube), *_stack(kube)]
     return [each for each in found if not (living and each.sweep == living)]
 
@@ -73,14 +74,6 @@ def remove(kube: Kube, found: Sequence[Leftover], say: Say) -> list[Leftover]:
             break
         time.sleep(_POLL_S)
     return [*left, *still]
-
-
-def _living_sweep(kube: Kube) -> str:
-    """The sweep whose lease is being renewed; empty when none is."""
-    found = kube.find(lease.PATH)
-    if found is None or lease.looks_dead(found):
-        return ""
-    return str((found["metadata"].get("labels") or {}).get(SWEEP_LABEL, ""))
 
 
 def _objects(kube: Kube) -> Iterator[Leftover]:
