@@ -4,9 +4,11 @@ Hides labels, names and waiting: what is removed here is checked to be gone.
 """
 
 import hashlib
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from imgpull.cluster.kube import ApiError, Kube, Object
 from imgpull.config.job import MEASURED_LABEL
@@ -20,12 +22,14 @@ MEASURED_SELECTOR = f"{MEASURED_LABEL}=true"
 MEASURED_BY = "imgpull.dev/measured-by"  # annotation of a measured node: the sweep
 SYSTEM_NAMESPACE = "imgpull-system"
 
+_PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 _NAMESPACES = "/api/v1/namespaces"
 _TERMINATING_S = 600.0  # as long as ClusterLoader2 itself waits for a namespace
-_POLL_S = 0.5
+_FIRST_POLL_S, _POLL_S = 0.05, 1.0
 
-# Collections of the system namespace in which a trial may have made something.
+# Collections in which a trial may have made something.
 TRIAL_COLLECTIONS = (
+    _NAMESPACES,  # first: they take longest
     f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/daemonsets",
     f"/apis/batch/v1/namespaces/{SYSTEM_NAMESPACE}/jobs",
     f"{_NAMESPACES}/{SYSTEM_NAMESPACE}/pods",
@@ -34,7 +38,6 @@ TRIAL_COLLECTIONS = (
     f"{_NAMESPACES}/{SYSTEM_NAMESPACE}/serviceaccounts",
     "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-    _NAMESPACES,
 )
 
 
@@ -80,9 +83,10 @@ def ensure_system_namespace(kube: Kube) -> None:
                 hint=f"remove or rename it; or, if it is: kubectl label namespace "
                 f"{SYSTEM_NAMESPACE} {MANAGED_SELECTOR}",
             )
+        if not _PRIVILEGED.items() <= labels.items():
+            kube.patch(f"{_NAMESPACES}/{SYSTEM_NAMESPACE}", {"metadata": {"labels": _PRIVILEGED}})
         return
-    labels = {MANAGED_BY: IMGPULL, "pod-security.kubernetes.io/enforce": "privileged"}
-    _create_namespace(kube, SYSTEM_NAMESPACE, labels)
+    _create_namespace(kube, SYSTEM_NAMESPACE, {MANAGED_BY: IMGPULL, **_PRIVILEGED})
 
 
 def make_namespace(kube: Kube, name: str, owner: Owner) -> None:
@@ -110,7 +114,12 @@ def _create_namespace(kube: Kube, name: str, labels: dict[str, str]) -> None:
     try:
         kube.create(_NAMESPACES, body)
     except ApiError as error:
-        if not error.is_conflict:  # another of our processes was as quick
+        # A request whose answer was lost may have been done. A conflict: by another of ours.
+        if not error.is_conflict and error.status not in (0, 500, 502, 503, 504):
+            raise
+        found = kube.find(f"{_NAMESPACES}/{name}")
+        there = ((found or {}).get("metadata") or {}).get("labels") or {}
+        if not labels.items() <= there.items():
             raise
 
 
@@ -140,8 +149,11 @@ def copy_secret(kube: Kube, name: str, namespace: str, owner: Owner) -> None:
 
 
 def remove_trial(kube: Kube, owner: Owner, limit_s: float) -> None:
-    """Remove all that carries this owner's labels; EngineFailed names what is left at the limit."""
-    _remove(kube, owner.selector(), limit_s)
+    """Remove all that carries this owner's labels, and what CL2 made with its prefix.
+
+    EngineFailed names what is left at the limit; the rest is removed all the same.
+    """
+    _remove(kube, owner.selector(), limit_s, beside=owner.prefix())
 
 
 def remove_trials(kube: Kube, sweep: str, limit_s: float) -> None:
@@ -149,11 +161,45 @@ def remove_trials(kube: Kube, sweep: str, limit_s: float) -> None:
     _remove(kube, f"{Owner(sweep).selector()},{TRIAL_LABEL}", limit_s)
 
 
-def _remove(kube: Kube, selector: str, limit_s: float) -> None:
-    paths = list(found_paths(kube, TRIAL_COLLECTIONS, selector))
-    for path in paths:
-        kube.delete(path, propagation="Background")
-    wait_gone(kube, paths, limit_s)
+def _remove(kube: Kube, selector: str, limit_s: float, beside: str = "") -> None:
+    searches = [partial(found_paths, kube, [each], selector) for each in TRIAL_COLLECTIONS]
+    searches.insert(0, partial(_made_by_cl2, kube, beside))
+    end_s, removed = time.monotonic() + limit_s, set[str]()
+    while True:  # until nothing more turns up: a request may have been under way
+        new, failed = _delete_found(kube, searches, removed)
+        removed |= set(new)
+        if not new:
+            break
+        wait_gone(kube, new, max(0.0, end_s - time.monotonic()))
+    if failed:
+        raise EngineFailed(
+            f"not all of it could be removed: {failed[0].message}",
+            hint=failed[0].hint or "imgpull janitor",
+        )
+
+
+def _delete_found(
+    kube: Kube, searches: Iterable[Callable[[], Iterable[str]]], but: Collection[str]
+) -> tuple[list[str], list[ApiError]]:
+    """What was deleted now, and what failed: that is no reason to leave the rest."""
+    new: list[str] = []
+    failed: list[ApiError] = []
+    for search in searches:
+        try:
+            for path in search():
+                if path not in but and path not in new:
+                    kube.delete(path, propagation="Background")
+                    new.append(path)
+        except ApiError as error:
+            failed.append(error)
+    return new, failed
+
+
+def _made_by_cl2(kube: Kube, prefix: str) -> Iterable[str]:
+    """Namespaces of a test beyond its first: ClusterLoader2 makes them, without any label."""
+    for found in kube.items(_NAMESPACES) if prefix else ():
+        if re.fullmatch(rf"{prefix}-[1-9][0-9]*", found["metadata"]["name"]):
+            yield object_path(_NAMESPACES, found)
 
 
 def found_paths(kube: Kube, collections: Iterable[str], selector: str) -> Iterable[str]:
@@ -174,24 +220,39 @@ def object_path(collection: str, found: Object) -> str:
 
 def wait_gone(kube: Kube, paths: Sequence[str], limit_s: float) -> None:
     """Wait until none of these is there; EngineFailed names what is left and how to look at it."""
-    end_s = time.monotonic() + limit_s
-    left = list(paths)
-    while left := [path for path in left if kube.find(path) is not None]:
+    end_s, pause_s = time.monotonic() + limit_s, _FIRST_POLL_S
+    left: Sequence[tuple[str, Object | None]] = [(path, None) for path in paths]
+    while left := [(path, found) for path, _ in left if (found := kube.find(path)) is not None]:
         if time.monotonic() >= end_s:
-            names = ", ".join(_name(path) for path in left[:5])
-            kind, _, name = _name(left[0]).partition(" ")
-            raise EngineFailed(
-                f"{names} {'is' if len(left) == 1 else 'are'} still there after {limit_s:.0f} s"
-                f"{f' (and {len(left) - 5} more)' if len(left) > 5 else ''}",
-                hint=f"kubectl get {kind} {name} -o yaml shows which finalizer or pod holds it; "
-                "then imgpull janitor",
-            )
-        time.sleep(_POLL_S)
+            raise _still_there(left, limit_s)
+        time.sleep(pause_s)
+        pause_s = min(_POLL_S, pause_s * 1.5)
 
 
-def _name(path: str) -> str:
+def _still_there(left: Sequence[tuple[str, Object | None]], limit_s: float) -> EngineFailed:
+    names = ", ".join(" ".join(path.split("/")[-2:]) for path, _ in left[:5])
+    more = f" (and {len(left) - 5} more)" if len(left) > 5 else ""
+    path, found = left[0]
     kind, name = path.split("/")[-2:]
-    return f"{kind.removesuffix('s')} {name}"
+    space = re.search(r"/namespaces/([^/]+)/", path)
+    within = f" -n {space[1]}" if space else ""
+    return EngineFailed(
+        f"still there {limit_s:.0f} s after their removal: {names}{more}{held_up_by(found)}",
+        hint=f"kubectl get {kind} {name}{within} -o yaml; then: imgpull janitor",
+    )
+
+
+def held_up_by(found: Object | None) -> str:
+    """What keeps a removed object there, as it says itself; to be put behind its name."""
+    meta, status = (found or {}).get("metadata") or {}, (found or {}).get("status") or {}
+    told = [
+        str(each.get("message"))
+        for each in status.get("conditions") or ()
+        if each.get("status") == "True" and str(each.get("type")).startswith("Namespace")
+    ]
+    if finalizers := meta.get("finalizers"):
+        told.append(f"finalizers {', '.join(finalizers)}")
+    return f": {'; '.join(told)}" if told else ""
 
 
 def _is_terminating(namespace: Object) -> bool:
