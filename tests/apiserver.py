@@ -225,6 +225,10 @@ class ApiServer:
         await self._break_watches()
         await self._runner.cleanup()
         await self._kmock.__aexit__(None, None, None)
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # answers that still wait
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _break_watches(self) -> None:
         for request in list(self._watching.values()):

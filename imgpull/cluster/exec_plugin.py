@@ -23,7 +23,6 @@ from typing import IO, Any
 from imgpull.errors import EngineUnavailable
 
 _VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-_LIMIT_S = 60.0
 _PATIENCE_S = 300.0  # for one who is asked to log in with a browser
 
 
@@ -47,6 +46,7 @@ class Plugin:
     install_hint: str = ""
     interactive: str = "IfAvailable"
     cluster: str = field(default="", repr=False)  # what it is told of the cluster: JSON
+    limit_s: float = 60.0  # for one that asks nobody
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], file: Path, cluster: Mapping[str, Any]) -> "Plugin":
@@ -117,7 +117,7 @@ class Plugin:
         assert process.stdout is not None and process.stderr is not None  # noqa: PT018
         said: collections.deque[str] = collections.deque(maxlen=5)
         hearing = threading.Thread(target=_hear, args=(process.stderr, said, asks), daemon=True)
-        limit_s = _PATIENCE_S if asks else _LIMIT_S
+        limit_s = _PATIENCE_S if asks else self.limit_s
         end = process.kill if asks else functools.partial(_end_group, process)
         late = threading.Timer(limit_s, end)
         late.daemon = True
