@@ -74,13 +74,14 @@ PERMISSIONS: tuple[Permission, ...] = (
     ),
     *_rows(
         "imgpull", "helpers that empty the nodes' image caches",
-        ("list create delete", "daemonsets", "apps"), ("get", "pods/log"), ("delete", "pods"),
+        ("get list create delete", "daemonsets", "apps"), ("get", "pods/log"),
+        ("get list delete", "pods"),
         namespace=SYSTEM_NAMESPACE,
     ),
     *_rows(
         "imgpull", "find what a trial left",
-        ("list delete", "jobs", "batch"), ("list delete", "configmaps"),
-        ("list delete", "secrets"), ("list delete", "serviceaccounts"),
+        ("get list delete", "jobs", "batch"), ("get list delete", "configmaps"),
+        ("get list delete", "secrets"), ("get list delete", "serviceaccounts"),
         namespace=SYSTEM_NAMESPACE,
     ),
     *_rows(
@@ -153,13 +154,14 @@ PERMISSIONS: tuple[Permission, ...] = (
     *_rows(
         "incluster", "run ClusterLoader2 as a Job",
         ("get list create delete", "jobs", "batch"), ("get create delete", "configmaps"),
-        ("create delete", "serviceaccounts"), ("list watch patch", "pods"), ("get", "pods/log"),
+        ("get create delete", "serviceaccounts"), ("get list watch patch", "pods"),
+        ("get", "pods/log"),
         namespace=SYSTEM_NAMESPACE,
     ),
     *_rows(
         "incluster", "give that Job its rights, and take them back",
-        ("create delete bind escalate", "clusterroles", _RBAC),
-        ("create delete", "clusterrolebindings", _RBAC),
+        ("get create delete bind escalate", "clusterroles", _RBAC),
+        ("get create delete", "clusterrolebindings", _RBAC),
     ),
 )  # fmt: skip
 
