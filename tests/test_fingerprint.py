@@ -1,4 +1,4 @@
-"""Laws of the fingerprint: what fits is silent, what does not is named by its key, and allowed so."""
+"""Laws of the fingerprint: what fits is silent, what does not is named by its key, or allowed."""
 
 import json
 from collections.abc import Callable

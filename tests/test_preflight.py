@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from aks import DATA, FITS, GIB, Aks, node, not_ready
 from apiserver import DROP, ApiServer
+from apistore import Place
 
-from imgpull.cluster import clock, findings, inspect_image, permissions, preflight
+from imgpull.cluster import clock, findings, inspect_image, nodes, permissions, preflight
 from imgpull.cluster.findings import Finding
 from imgpull.cluster.kube import Kube
-from imgpull.cluster.ownership import MEASURED_BY
+from imgpull.cluster.ownership import MEASURED_BY, Owner
 from imgpull.cluster.registry import ImageInfo
 from imgpull.config.image import Layer
 from imgpull.config.job import MEASURED_LABEL, Job
@@ -536,6 +537,43 @@ def test_every_permission_is_in_the_table_with_why() -> None:
         assert f"`{each.where()}`" in row
         assert each.why in row
         assert all(verb.replace("*", "all") in row for verb in each.verbs)
+
+
+# Everybody may ask these, or they are no more than nice to know.
+FREE = {("list", "leases", "kube-node-lease"), ("create", "selfsubjectaccessreviews", "")}
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def asked_for(request: Any) -> tuple[str, str, str] | None:
+    """Verb, resource and namespace that a request needs; None for what is no resource."""
+    place = Place.of(request.path)
+    if place is None:
+        return None
+    verb = VERBS.get(request.method, "get" if place.name else "list")
+    resource = f"{place.plural}/{place.sub.partition('/')[0]}".rstrip("/")
+    return verb, resource, place.namespace
+
+
+def test_what_is_asked_of_the_cluster_is_in_the_table(case: Case) -> None:
+    case.image(pull_secret="pull")
+    case.api.put(secret())
+    case.look()
+    nodes.select(case.kube, case.job.cluster, 2, Owner("sweep-1"))
+    nodes.release(case.kube)
+    granted = {
+        (verb, each.resource, each.namespace)
+        for each in permissions.needed("binary", pull_secret=True)
+        for verb in each.verbs
+        if each.who in ("imgpull", "pull secret")
+    }
+    lacking = {
+        asked
+        for request in case.api.requests
+        if (asked := asked_for(request)) is not None
+        and asked not in FREE | granted
+        and (asked[0], asked[1], "") not in granted
+    }
+    assert lacking == set()
 
 
 def test_a_path_of_the_server_is_asked_for_as_such(apiserver: ApiServer, kube: Kube) -> None:
