@@ -1,9 +1,9 @@
 """Where a cluster is and who one is there, as kubectl would read it.
 
-Hides the kubeconfig format: files that are merged, contexts, paths relative to the file that names
-them, credentials in files, and the account that a pod finds itself with. The `kubernetes` package
-is not used for it: of an exec plugin that fails it only logs, private keys stay behind in /tmp when
-the process is killed, and it takes 126 MB of disk and half a second of every start.
+Hides the kubeconfig format: files that are merged (by the `kubernetes` package), contexts, paths
+relative to the file that names them, credentials in files, and the account that a pod finds itself
+with. That package's own log-in is not used: of an exec plugin that fails it only logs, and private
+keys stay behind in /tmp when the process is killed.
 """
 
 import base64
@@ -170,14 +170,25 @@ def _files(kubeconfig: Path | None) -> list[Path]:
 
 
 def _merged(files: Iterable[Path]) -> _Merged:
+    from kubernetes.config.kube_config import (  # half a second: only for real clusters
+        ENV_KUBECONFIG_PATH_SEPARATOR,
+        KubeConfigMerger,
+    )
+
     merged = _Merged()
-    for file in files:
+    for file in files:  # what is wrong is told with its file
         content = _content(file)
+        for kind in ("clusters", "users", "contexts"):
+            _list(content.get(kind), file, kind)
+        # It takes the last file's, kubectl the first one's.
         merged.current = merged.current or str(content.get("current-context") or "")
-        for kind, into in (("cluster", merged.clusters), ("user", merged.users),
-                           ("context", merged.contexts)):  # fmt: skip
-            for each in _list(content.get(f"{kind}s"), file, f"{kind}s"):
-                into.setdefault(str(each.get("name")), {**(each.get(kind) or {}), "_in": file})
+    found = KubeConfigMerger(ENV_KUBECONFIG_PATH_SEPARATOR.join(map(str, files))).config.value
+    for kind, into in (("cluster", merged.clusters), ("user", merged.users),
+                       ("context", merged.contexts)):  # fmt: skip
+        for each in found[f"{kind}s"]:
+            into[str(each.value.get("name"))] = {
+                **(each.value.get(kind) or {}), "_in": Path(each.path)
+            }  # fmt: skip
     return merged
 
 
