@@ -225,7 +225,7 @@ class RealEngine:
         assert self._cluster is not None
         kube = self._cluster.kube
         self._cluster.lease.check()
-        after = nodes.node_facts(kube, ownership.MEASURED_SELECTOR)
+        after = nodes.node_facts(kube)  # a node that was made anew has no label of ours
         seen.add("invalid", nodes.changed(before, after))
         seen.skew_s = preflight.clock_skew_s(kube)
         if seen.skew_s is not None and abs(seen.skew_s) > _SKEW_S:
