@@ -25,11 +25,11 @@ FITS = (
 
 
 class Acting(Aks):
-    """The cluster. `said` is what node scripts say; `pods` how many a test's namespace gets."""
+    """The cluster. `said` is what node scripts say; `count` how many pods a test gets."""
 
     def __init__(self, api: ApiServer, nodes: int = 3, pods: int = 4) -> None:
         super().__init__(api, nodes)
-        self.pods = pods
+        self.count = lambda: pods
         self.said = (
             "images\nfreed 500000000\nknown registry\nlayers 5\nsnapshots\nblobs\nunder_way 0\n"
             "waited 0\npage-cache dropped\nend\n"
@@ -113,7 +113,7 @@ class Acting(Aks):
             return
         time.sleep(0.3)  # watches are open by then, or list it
         nodes = self.measured or self.names
-        for index in range(self.pods):
+        for index in range(self.count()):
             node = nodes[index % len(nodes)]
             self._pod(name, f"imgpull-{index}-x", node)
 
