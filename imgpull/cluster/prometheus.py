@@ -197,14 +197,35 @@ def tear_down(kube: Kube, say: Say, *, limit_s: float = _LIMIT_S) -> None:
         kube.delete(_SPACE, uid=space["metadata"]["uid"])
         # The operator in it would make the kubelets' Service anew.
         _wait_gone(kube, [_SPACE], say, limit_s)
-    paths = [
-        path
-        for path in CL2_LEFTOVERS
-        if (left := kube.find(path)) is not None
-        and _annotation(left)
-        and kube.delete(path, uid=left["metadata"]["uid"])
-    ]
+    paths = [path for path in CL2_LEFTOVERS if remove_leftover(kube, path, say)]
     _wait_gone(kube, paths, say, limit_s)
+
+
+def remove_leftover(kube: Kube, path: str, say: Say) -> bool:
+    """Remove what CL2 left at a path, if it is ours and nobody else's by now; whether it goes."""
+    left = kube.find(path)
+    if left is None or not _annotation(left):
+        return False
+    if user := _user_of(kube, left):
+        say(f"{left['kind']} {left['metadata']['name']} stays: {user} needs it")
+        kube.patch(path, {"metadata": {"annotations": {ANNOTATION: None}}})
+        return False
+    return kube.delete(path, uid=left["metadata"]["uid"])
+
+
+def _user_of(kube: Kube, left: Object) -> str:
+    """Whose custom resources would go with a CRD; empty when nobody's would."""
+    if left["kind"] != "CustomResourceDefinition":
+        return ""
+    spec = left["spec"]
+    version = next(each["name"] for each in spec["versions"] if each.get("storage", True))
+    collection = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
+    with _missing_is_fine():
+        for each in kube.items(collection):
+            meta = each["metadata"]
+            if meta.get("namespace") != NAMESPACE:
+                return f"{spec['names']['kind']} {meta.get('namespace')}/{meta['name']}"
+    return ""
 
 
 def _annotations(found: Object) -> Mapping[str, str]:
