@@ -90,13 +90,13 @@ def payload(name: str, size_bytes: int) -> Layer:
     return layer({f"data/{name}": random.Random(name).randbytes(half) + bytes(half)})
 
 
-def busybox() -> Layer:
-    """A layer with the machine's own static busybox as /sleep and /sh."""
+def busybox(*names: str) -> Layer:
+    """A layer with the machine's own static busybox, as programs of these names."""
     program = shutil.which("busybox")
     assert program, "busybox-static is not installed"
     with open(program, "rb") as file:  # noqa: PTH123
         content = file.read()
-    return layer({"sleep": content, "sh": content})
+    return layer(dict.fromkeys(names, content))
 
 
 def image(

@@ -30,6 +30,8 @@ _UNREADABLE: set[str] = set()
 SCRIPT = Path(__file__).with_name("node.sh")
 # kubelet removes dead containers of a pod that has gone within a minute (its containerGC period).
 _USED_S = 150.0
+# A layer that is fetched or unpacked grows all the time; a registry that throttles makes pauses.
+_STILL_S = 30.0
 _START_S = 180.0  # for pods of ours to come up, and the script to end
 
 
@@ -116,6 +118,7 @@ def _run(
         "LAYERS": " ".join(f"{x.digest}={x.diff_id}" for x in known.layers) if known else "",
         "USED_S": str(round(min(limit_s, _USED_S))),
         "LIMIT_S": str(round(limit_s)),
+        "STILL_S": str(round(_STILL_S)),
     }
     doing = {"purge": "removing the image", "look": "looking for the image"}[action]
     spec = _script_spec(job.cluster.helper_image, script)

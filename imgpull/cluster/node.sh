@@ -1,7 +1,8 @@
 # What a node holds of one image, and its removal. POSIX sh, run in the node's own root (chroot) with
 # the node's own tools, so that paths and symbolic links are the node's; image_cache.py reads the words.
 # In:  ACTION purge|look, IMAGES (references and IDs of the image), LAYERS (digest=diff_id, from the
-#      bottom; may be empty), USED_S and LIMIT_S to wait for containers, and for pulls, of it.
+#      bottom; may be empty), USED_S and LIMIT_S to wait for containers, and for pulls, of it;
+#      STILL_S until what does not grow is no pull.
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin
 PATH=$PATH:/home/kubernetes/bin:/var/lib/rancher/rke2/bin # Google's and Rancher's places of crictl
 LC_ALL=C
@@ -31,7 +32,7 @@ info=$(cri info) || finish "error runtime $(crictl --timeout 10s info 2>&1 | tai
 setting() { printf '%s\n' "$info" | sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" | head -n 1; }
 root=$(setting containerdRootDir)
 socket=$(setting containerdEndpoint)
-[ -d "$root/io.containerd.content.v1.content" ] || finish "error not-containerd $root"
+[ -n "$root" ] && [ -d "$root" ] || finish "error not-containerd $root"
 blobs=$root/io.containerd.content.v1.content/blobs/sha256
 ingests=$root/io.containerd.content.v1.content/ingest
 
@@ -95,19 +96,21 @@ taken_bytes() { # by these snapshots
   done
   echo "$total"
 }
-under_way() { # how many layers are being fetched or unpacked, or were when a pull was cut off
-  count=0
-  extracted=" $(echo $(listing | sed -n 's/^extract-[^ ]* \(sha256:[^ ]*\) .*/\1/p')) "
-  for each in $layer_chains; do
-    case $extracted in *" $each "*) count=$((count + 1)) ;; esac
-  done
+progress() { # of layers being fetched or unpacked: a line each, which grows while that goes on
   for name in $(ls "$ingests" 2>/dev/null); do
     read -r ref < "$ingests/$name/ref" || [ -n "$ref" ] || continue
     for each in $layer_digests; do
-      case $ref in *"$each"*) count=$((count + 1)) ;; esac
+      case $ref in *"$each"*) echo "fetched $each $(wc -c < "$ingests/$name/data")" ;; esac
     done
   done 2>/dev/null
-  echo "$count"
+  for snapshotter in $snapshotters; do
+    snapshots_of "$snapshotter" ls | sed -n 's/^\(extract-[^ ]* sha256:[0-9a-f]*\) .*/\1/p' |
+      while read -r key; do
+        case $newline$layer_chains$newline in
+          *"$newline${key#* }$newline"*) snapshots_of "$snapshotter" usage -b "$key" | tail -n 1 ;;
+        esac
+      done
+  done
 }
 
 # The layer table: the registry's, else that of the image as the node has it.
@@ -153,20 +156,29 @@ remove() { # images by their IDs, with every name they have
 
 echo "images $(echo $present)"
 started=$(date +%s)
-freed=0 message='' quiet=0
+freed=0 message='' quiet=0 grown='' grew=$started
+# Whether a pull goes on. What one that was cut off has left stays for a day (containerd's leases),
+# but does not grow.
+goes_on() {
+  growing=$(progress)
+  [ "$growing" = "$grown" ] || { grown=$growing grew=$(date +%s); }
+  [ -n "$growing" ] && [ $(($(date +%s) - grew)) -lt "$STILL_S" ]
+}
 if [ "$ACTION" = purge ]; then
-  # Until nothing of it is used, listed or under way. Between two layers a pull shows nothing: where
+  # Until nothing of it is used, listed or on its way. Between two layers a pull shows nothing: where
   # something stays, only three quiet looks are believed.
   while :; do
+    under_way=0
     now=$(ids)
     using=$(users $now $image_ids)
     [ -n "$using" ] || [ -z "$now" ] || { remove $now; now=$(ids); }
-    if [ -n "$using$now" ] || [ "$(under_way)" != 0 ]; then
+    ! goes_on || under_way=1
+    if [ -n "$using$now" ] || [ "$under_way" = 1 ]; then
       quiet=0
     else
       stays
       quiet=$((quiet + 1))
-      [ -n "$snapshots$fetched" ] && [ "$quiet" -lt 3 ] || break
+      [ -n "$snapshots$fetched$growing" ] && [ "$quiet" -lt 3 ] || break
     fi
     waited=$(($(date +%s) - started))
     [ "$waited" -lt "$LIMIT_S" ] && { [ -z "$using" ] || [ "$waited" -lt "$USED_S" ]; } || break
@@ -176,6 +188,12 @@ if [ "$ACTION" = purge ]; then
   echo "freed $freed"
 else
   using=$(users $present $image_ids)
+  under_way=0
+  if [ -n "$(progress)" ]; then
+    before=$(progress)
+    sleep 2
+    [ "$before" = "$(progress)" ] || under_way=1
+  fi
 fi
 for each in $using; do echo "user $each"; done | head -n 5
 stays
@@ -196,7 +214,8 @@ echo "known $known"
 echo "layers $(echo $layer_chains | wc -w)"
 echo "snapshots$snapshots"
 echo "blobs$fetched"
-echo "under_way $(under_way)"
+echo "partly $(progress | grep -c '^fetched ')"
+echo "under_way $under_way"
 [ -n "$snapshotters" ] || echo no-ctr
 echo "waited $(($(date +%s) - started))"
 if [ "$ACTION" = purge ]; then

@@ -147,7 +147,8 @@ def _state(words: Words, count: int, kept: Sequence[int]) -> str:
         return "unknown"
     if all_unpacked:
         return "warm"  # though not listed: the next pull moves nothing
-    return "partial" if kept or words.number("under_way") else "cold"
+    on_its_way = words.number("under_way") or words.number("partly")
+    return "partial" if kept or on_its_way else "cold"
 
 
 def _notes(words: Words, count: int, kept: Sequence[int]) -> str:
@@ -155,10 +156,16 @@ def _notes(words: Words, count: int, kept: Sequence[int]) -> str:
     if kept and not words.one("images"):
         users, sharers = words.all("user"), [name for name in words.all("sharer") if name]
         by = f"container {users[0]}" if users else ", ".join(sharers)
-        by = by or "no listed image (ctr -n k8s.io leases ls)"
+        # As of a pull that ended with its containerd: it holds them for a day.
+        by = by or "no image, so by a lease: chroot /host ctr -n k8s.io leases ls, and rm"
         notes.append(f"{len(kept)} of {count} layers stay, held by {by}")
     if words.number("under_way"):
-        notes.append("a pull of it is under way, or was cut off: the next one goes on from there")
+        notes.append("a pull of it is still under way")
+    elif partly := words.number("partly"):
+        notes.append(
+            f"{partly} of {count} layers are partly fetched, by a pull that was cut off: the next "
+            "one may go on from there"
+        )
     if not words.has_ctr:
         notes.append("without ctr its snapshots cannot be seen")
     elif not count:
