@@ -1,8 +1,8 @@
 """A Kubernetes API on a loopback port, for tests of whatever talks to a real cluster.
 
-Hides kmock (the HTTP server, the parsing of requests, API discovery) and its event loop, which runs
-in a thread; the objects are apistore's. Everything a real server can do to a client can be told to
-happen here: refusals, slowness, cut connections, versions that are gone.
+Hides kmock (the HTTP server and API discovery) and its event loop, which runs in a thread. Objects
+are apistore's, watches apiwatch's, replies apireplies'. Everything that a real server can do to a
+client can be told to happen here: refusals, slowness, cut connections, versions that are gone.
 
     apiserver.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
     apiserver.script("GET", r"/api/v1/nodes", (429, {}, {"Retry-After": "0"}), DROP, 0.2)
@@ -18,41 +18,38 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import kmock
 import yaml
 from aiohttp import web
-from apistore import Change, Object, Place, Refused, Store, Stored, Watched, wait_until
+from apiobjects import Object, Place, Refused, Watched
+from apireplies import DROP, JSON, Reply, Request, as_json, render
+from apistore import Store, wait_until
+from apiwatch import Watches
 
 from imgpull.cluster.kube import Kube
 from imgpull.cluster.kubeconfig import Access
 
 __all__ = ["DROP", "ApiServer", "Object", "Request", "wait_until"]
 
-DROP = object()  # the connection is cut
-
-Reply = Any  # see ApiServer.script
-
-_JSON = {"Content-Type": "application/json"}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
-class _Seen(NamedTuple):
-    method: str
-    path: str  # without its query
-    body: Any  # as JSON gives it
+def _of(part: str, name: str) -> Any:
+    """A setting that is one of a part's."""
 
+    def read(server: "ApiServer") -> Any:
+        return getattr(getattr(server, part), name)
 
-class Request(_Seen):
-    """A request as it came: (method, path, body), and `.query`, `.headers` as mappings."""
+    def write(server: "ApiServer", value: Any) -> None:
+        setattr(getattr(server, part), name, value)
 
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
+    return property(read, write)
 
 
 class ApiServer:
@@ -67,22 +64,19 @@ class ApiServer:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tokens: set[str] | None = None
         self.version = "v1.34.1"
-        self.bookmark_s = 0.2
-        self.gone_as_status = False
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []  # of handlers and controllers: bugs of a test
         self._scripts: list[tuple[str, re.Pattern[str], list[Reply]]] = []
         self._handlers: list[tuple[str, re.Pattern[str], Callable[[Request], Reply]]] = []
         self._controllers: list[tuple[str, str, Callable[[Object], object]]] = []
         self._denied: set[tuple[str, str]] = set()
-        self._watches: set[asyncio.Event] = set()
-        self._watching: dict[int, web.BaseRequest] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(16, "apiserver")
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._kmock = _Handler(self)
         self.store = Store(changed=self._wake, created=self._created, deleted=self._deleted)
+        self._watches = Watches(self.store)
 
     def __enter__(self) -> "ApiServer":
         self._thread.start()
@@ -97,21 +91,10 @@ class ApiServer:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._loop.close()
 
-    @property
-    def namespace_takes_s(self) -> float:
-        return self.store.namespace_takes_s
-
-    @namespace_takes_s.setter
-    def namespace_takes_s(self, value: float) -> None:
-        self.store.namespace_takes_s = value
-
-    @property
-    def skew_s(self) -> float:
-        return self.store.skew_s
-
-    @skew_s.setter
-    def skew_s(self, value: float) -> None:
-        self.store.skew_s = value
+    namespace_takes_s = _of("store", "namespace_takes_s")
+    skew_s = _of("store", "skew_s")
+    bookmark_s = _of("_watches", "bookmark_s")
+    gone_as_status = _of("_watches", "gone_as_status")
 
     def kubeconfig(self, path: Path, token: str = "a-token-of-the-tests") -> Path:
         """Write a kubeconfig for this server, with one context `test`."""
@@ -200,12 +183,12 @@ class ApiServer:
 
     def break_watches(self) -> None:
         """Cut the connections of all watches."""
-        self._await(self._break_watches())
+        self._await(self._cut_watches())
 
     @property
     def watching(self) -> int:
         """How many watches are open."""
-        return len(self._watching)
+        return len(self._watches.open)
 
     def _await(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
@@ -222,7 +205,7 @@ class ApiServer:
         return port
 
     async def _stop(self) -> None:
-        await self._break_watches()
+        self._watches.cut()
         await self._runner.cleanup()
         await self._kmock.__aexit__(None, None, None)
         left = asyncio.all_tasks() - {asyncio.current_task()}  # answers that still wait
@@ -230,16 +213,12 @@ class ApiServer:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _break_watches(self) -> None:
-        for request in list(self._watching.values()):
-            if request.transport:
-                request.transport.abort()
-        for event in self._watches:
-            event.set()
+    async def _cut_watches(self) -> None:
+        self._watches.cut()
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop may be closed already
-            self._loop.call_soon_threadsafe(lambda: [each.set() for each in self._watches])
+            self._loop.call_soon_threadsafe(lambda: self._watches.wake())
 
     def _created(self, content: Object) -> None:
         self._control("created", content)
@@ -268,11 +247,11 @@ class ApiServer:
         try:
             self._admit(request)
             for reply in self._replies(request):
-                if (response := await self._render(raw, request, reply)) is not None:
+                if (response := await render(raw, request, reply, self._pool)) is not None:
                     return self._dated(response)
             response = await self._usual(raw, request)
         except Refused as refused:
-            response = _json(refused.status, refused.body)
+            response = as_json(refused.status, refused.body)
         return self._dated(response)
 
     def _dated(self, response: web.StreamResponse | None) -> web.StreamResponse | None:
@@ -306,56 +285,13 @@ class ApiServer:
                 yield call
                 break
 
-    async def _render(
-        self, raw: web.BaseRequest, request: Request, reply: Reply
-    ) -> web.StreamResponse | None:
-        if callable(reply):
-            reply = await self._loop.run_in_executor(self._pool, reply, request)
-            return await self._render(raw, request, reply)
-        if isinstance(reply, list):
-            for each in reply:
-                if (response := await self._render(raw, request, each)) is not None:
-                    return response
-            return None
-        if reply is None:
-            return None
-        if isinstance(reply, (float, int)):
-            await asyncio.sleep(reply)
-            return None
-        if reply is DROP:
-            _cut(raw)
-            return web.Response()
-        status, body, *more = reply
-        headers = dict(more[0]) if more else {}
-        if isinstance(body, (str, bytes)):
-            data = body.encode() if isinstance(body, str) else body
-            return web.Response(status=status, body=data, headers=headers)
-        if isinstance(body, (Mapping, list)):
-            return _json(status, body, headers)
-        return await self._trickle(raw, status, body, headers)
-
-    async def _trickle(
-        self, raw: web.BaseRequest, status: int, parts: Iterable[Any], headers: dict[str, str]
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(status=status, headers=headers)
-        await response.prepare(raw)
-        for part in parts:
-            if part is DROP:
-                _cut(raw)
-                break
-            if isinstance(part, (float, int)):
-                await asyncio.sleep(part)
-            else:
-                await response.write(part)
-        return response
-
     async def _usual(self, raw: web.BaseRequest, request: Request) -> web.StreamResponse | None:
         method, path, query = request.method, request.path, request.query
         if method == "POST" and path.startswith("/apis/authorization.k8s.io/v1/self"):
-            return _json(201, self._review(request.body))
+            return as_json(201, self._review(request.body))
         if path == "/version":
             major, minor = self.version.removeprefix("v").split(".")[:2]
-            return _json(200, {"major": major, "minor": minor, "gitVersion": self.version})
+            return as_json(200, {"major": major, "minor": minor, "gitVersion": self.version})
         if path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok")
         place = Place.of(path)
@@ -363,7 +299,7 @@ class ApiServer:
             return None
         if method == "GET" and not place.name:
             if query.get("watch") in ("true", "1"):
-                return await self._watch(raw, request, place)
+                return await self._watches.serve(raw, _watched(place, query), query)
             return self._list(place, query)
         if place.sub not in ("", "status", "finalize"):
             raise Refused(404, "NotFound", f"the server could not find {path}")
@@ -373,21 +309,21 @@ class ApiServer:
         dry = request.query.get("dryRun") == "All"
         body = request.body
         if request.method == "GET":
-            return web.Response(body=self.store.get(place).json, headers=_JSON)
+            return web.Response(body=self.store.get(place).json, headers=JSON)
         if request.method == "POST" and not place.name:
-            return _json(201, self.store.create(place, _mapping(body), dry=dry))
+            return as_json(201, self.store.create(place, _mapping(body), dry=dry))
         if request.method == "PUT" and place.name:
-            return _json(200, self.store.replace(place, _mapping(body), dry=dry))
+            return as_json(200, self.store.replace(place, _mapping(body), dry=dry))
         if request.method == "PATCH" and place.name:
             kind = request.headers.get("Content-Type", "")
-            return _json(200, self.store.patch(place, body, kind, dry=dry))
+            return as_json(200, self.store.patch(place, body, kind, dry=dry))
         if request.method == "DELETE":
             options = body if isinstance(body, dict) else {}
             if place.name:
-                return _json(200, self.store.delete(place, options))
+                return as_json(200, self.store.delete(place, options))
             for each in self.store.select(_watched(place, request.query)):
                 self.store.delete(Place(place.group, place.plural, *each.key), options)
-            return _json(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
+            return as_json(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
         raise Refused(
             405, "MethodNotAllowed", "the server does not allow this method on the resource"
         )
@@ -405,7 +341,7 @@ class ApiServer:
                 json.dumps(meta).encode(),
                 b",".join(each.json for each in found),
             ),
-            headers=_JSON,
+            headers=JSON,
         )
 
     def _review(self, body: Any) -> Object:
@@ -413,75 +349,6 @@ class ApiServer:
         name = "/".join(filter(None, (asked.get("resource", ""), asked.get("subresource", ""))))
         denied = self._denies(asked.get("verb", ""), name)
         return {**(body or {}), "status": {"allowed": not denied, "reason": "denied" * denied}}
-
-    async def _watch(
-        self, raw: web.BaseRequest, request: Request, place: Place
-    ) -> web.StreamResponse:
-        self.store.served(place)
-        watched, query = _watched(place, request.query), request.query
-        version = int(query.get("resourceVersion") or 0)
-        gone = 0 < version < self.store.floor
-        if gone and self.gone_as_status:
-            raise Refused(410, "Expired", f"too old resource version: {version}")
-        response = web.StreamResponse(headers=_JSON)
-        await response.prepare(raw)
-        if gone:
-            told = Refused(410, "Expired", f"too old resource version: {version}").body
-            await response.write(_line("ERROR", told))
-            return response
-        woken = asyncio.Event()
-        self._watches.add(woken)
-        self._watching[id(raw)] = raw
-        try:
-            with contextlib.suppress(ConnectionError):  # the client has gone, or was cut off
-                await self._stream(raw, response, watched, version, query, woken)
-        finally:
-            self._watches.discard(woken)
-            self._watching.pop(id(raw), None)
-        return response
-
-    async def _stream(
-        self, raw: web.BaseRequest, response: web.StreamResponse, watched: Watched, version: int,
-        query: Mapping[str, str], woken: asyncio.Event,
-    ) -> None:  # fmt: skip
-        until = self._loop.time() + float(query.get("timeoutSeconds") or 1800)
-        bookmarks = query.get("allowWatchBookmarks") == "true"
-        if version == 0:
-            version, lines = self._first(watched)
-            await response.write(b"".join(lines) or b"")
-        told = version
-        while raw.transport is not None and (left := until - self._loop.time()) > 0:
-            woken.clear()
-            version, lines = self.store.since(version, watched)
-            if lines:
-                await response.write(b"".join(lines))
-                told = version
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), min(left, self.bookmark_s))
-                continue
-            if bookmarks and version > told:
-                await response.write(self._bookmark(watched.place, version))
-                told = version
-        if bookmarks and raw.transport is not None:
-            await response.write(self._bookmark(watched.place, version))
-
-    def _first(self, watched: Watched) -> tuple[int, list[bytes]]:
-        with self.store.lock:
-            found: list[Stored] = self.store.select(watched)
-            version = self.store.version
-        changes = (Change(version, watched.place.collection, None, each) for each in found)
-        return version, [line for each in changes if (line := each.seen_by(watched))]
-
-    def _bookmark(self, place: Place, version: int) -> bytes:
-        resource = self.store.served(place)
-        return _line(
-            "BOOKMARK",
-            {
-                "kind": resource.kind,
-                "apiVersion": resource.group,
-                "metadata": {"resourceVersion": str(version), "creationTimestamp": None},
-            },
-        )
 
 
 class _Handler(kmock.KubernetesScaffold):
@@ -499,7 +366,7 @@ class _Handler(kmock.KubernetesScaffold):
             raise
         except Exception as error:
             self.server.errors.append(error)
-            return _json(500, {"kind": "Status", "code": 500, "message": repr(error)})
+            return as_json(500, {"kind": "Status", "code": 500, "message": repr(error)})
         if response is None:  # discovery: kmock's
             for (group, plural), each in self.server.store.resources.items():
                 known = self.resources[kmock.resource(*_group_version(group), plural)]
@@ -548,17 +415,3 @@ def _mapping(body: Any) -> Object:
     if not isinstance(body, dict):
         raise Refused(400, "BadRequest", "the body is not an object")
     return body
-
-
-def _json(status: int, body: Any, headers: Mapping[str, str] | None = None) -> web.Response:
-    data = json.dumps(body, separators=(",", ":")).encode()
-    return web.Response(status=status, body=data, headers={**_JSON, **(headers or {})})
-
-
-def _line(kind: str, content: Object) -> bytes:
-    return json.dumps({"type": kind, "object": content}).encode() + b"\n"
-
-
-def _cut(raw: web.BaseRequest) -> None:
-    if raw.transport:
-        raw.transport.abort()

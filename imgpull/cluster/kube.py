@@ -34,6 +34,7 @@ _CONNECT_S = 10.0
 _TRIES = 7  # about half a minute with the pauses between them
 _FIRST_TRIES = 2  # where nobody ever answered: the address is wrong, or the way to it is shut
 _PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
+_LUCK = random.Random()  # of its own: nobody's seed is touched
 _BUSY = frozenset({429, 500, 502, 503, 504})  # what may pass
 _PATCHES = {
     "merge": "application/merge-patch+json",
@@ -407,7 +408,7 @@ def _short(error: BaseException) -> str:
 
 def _pause_s(tried: int) -> float:
     """Doubling, with luck in it, so that many do not come back at once."""
-    return min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0**tried) * random.uniform(0.7, 1.3)
+    return min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0**tried) * _LUCK.uniform(0.7, 1.3)
 
 
 def _asked_pause_s(response: Any) -> float | None:
