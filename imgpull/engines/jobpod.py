@@ -25,6 +25,7 @@ _EVENTS = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/events"
 _POLL_S = 0.2
 _SLICE_S = 60.0  # for one slice of the report
 _TRIES = 3
+_REST_S = 60.0  # for the last lines, when CL2 has ended
 _NO_POD_S = 15.0  # the controller tells of a refusal within seconds
 _NO_PLACE_S = 120.0  # an autoscaler may bring a node
 _UNREADABLE_S = 300.0  # an API server that is gone for longer takes the trial with it
@@ -94,7 +95,7 @@ class JobPod:
                     hint="kubectl version: does the API server answer?",
                 )
             if self._look() and self._ended() is not None:
-                yield from reader.rest()
+                yield from reader.rest(_REST_S)
                 return
             time.sleep(_POLL_S)
 
@@ -172,18 +173,15 @@ class JobPod:
 
     def _ended(self) -> Mapping[str, Any] | None:
         """How CL2's container ended, if it did; EngineFailed when its pod was taken away."""
-        state = _status(self._pod, CL2).get("state") or {}
-        if "terminated" in state:
-            found: Mapping[str, Any] = state["terminated"]
-            return found
         status = self._pod.get("status") or {}
-        if status.get("phase") == "Failed":
+        if status.get("phase") == "Failed" and status.get("reason"):
             raise EngineFailed(
-                f"the pod of CL2 failed: {status.get('reason') or 'no reason'} "
-                f"{status.get('message') or ''}".rstrip(),
+                f"the pod of CL2 failed: {status['reason']} {status.get('message') or ''}".rstrip(),
                 hint="a node short of memory or disk evicts: cluster.prometheus_node_selector",
             )
-        return None
+        state = _status(self._pod, CL2).get("state") or {}
+        found: Mapping[str, Any] | None = state.get("terminated")
+        return found
 
     def report(self) -> bytes:
         """The report directory as a tar, slice by slice, each compared with its checksum."""
@@ -201,29 +199,25 @@ class JobPod:
             annotation = {"metadata": {"annotations": {jobspec.ASKED: asked}}}
             self._kube.patch(self._path(), annotation)
             until = time.monotonic() + _SLICE_S
-            while time.monotonic() < until:
-                found = self._told(asked)
-                if found is not None:
-                    data, digest, total = found
-                    if hashlib.sha256(data).hexdigest() == digest and (data or not total):
-                        return data, total
-                    break  # cut by the rotation of logs, or mangled: again
+            while not self._has_told(asked) and time.monotonic() < until:
                 time.sleep(_POLL_S)
+            if found := slice_of(self._told(), asked):
+                return found
         raise EngineFailed(
             f"the report of CL2 did not come back from {self._path()}",
             hint=f"cluster.helper_image={self._spec.helper_image} needs sh, sed, tar, gzip, dd, "
             "base64, sha256sum, cut and wc",
         )
 
-    def _told(self, asked: str) -> tuple[bytes, str, int] | None:
-        """What the second container answers: bytes, their sha256, the size of the whole."""
+    def _has_told(self, asked: str) -> bool:
+        last = self._kube.text(f"{self._path()}/log", container=REPORT, tailLines=1)
+        return last.startswith(f"end {asked} ")
+
+    def _told(self) -> str:
+        """What the second container printed last, a slice at least."""
+        lines = 3 + 2 * jobspec.SLICE_BYTES // 57  # 57 bytes are a line of base64
         log = f"{self._path()}/log"
-        last = self._kube.text(log, container=REPORT, tailLines=1)
-        if not last.startswith(f"end {asked} "):
-            return None
-        lines = 3 + 2 * jobspec.SLICE_BYTES // 57  # 57 bytes a line of base64, or a bit less
-        text = self._kube.text(log, container=REPORT, tailLines=lines, timeout_s=_SLICE_S)
-        return slice_of(text, asked)
+        return self._kube.text(log, container=REPORT, tailLines=lines, timeout_s=_SLICE_S)
 
     def _path(self) -> str:
         return object_path(PODS, self._pod)
@@ -232,18 +226,21 @@ class JobPod:
         return self._until - time.monotonic()
 
 
-def slice_of(log: str, asked: str) -> tuple[bytes, str, int] | None:
-    """The slice that a log holds for what was asked; None when it is not whole."""
+def slice_of(log: str, asked: str) -> tuple[bytes, int] | None:
+    """The slice that a log holds for what was asked, and the size of the whole.
+
+    None when it is not there as it was sent: logs rotate, and what is read may be cut.
+    """
     _, begin, rest = log.rpartition(f"begin {asked}\n")
     body, end, told = rest.partition(f"end {asked} ")
     words = told.split()
     if not begin or not end or len(words) < 2:
         return None
     try:
-        data = base64.b64decode("".join(body.split()), validate=True)
-        return data, words[0], int(words[1])
+        data, total = base64.b64decode("".join(body.split()), validate=True), int(words[1])
     except ValueError:
-        return b"", "", 1
+        return None
+    return (data, total) if data and hashlib.sha256(data).hexdigest() == words[0] else None
 
 
 def _status(pod: Object, container: str) -> Mapping[str, Any]:

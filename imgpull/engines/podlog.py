@@ -28,6 +28,7 @@ class LogReader:
         self._newest: _Time = (0, 0)
         self._of_newest = 0  # how many lines of that time were taken
         self._failed_since: float | None = None
+        self._came_to_its_end = False  # the last reading; else it broke
 
     @property
     def failed_s(self) -> float:
@@ -41,12 +42,20 @@ class LogReader:
         """
         yield from self._read("true", max(0.01, limit_s))
 
-    def rest(self) -> Iterator[bytes]:
-        """What is there and was not taken yet."""
-        yield from self._read("false", 2 * _SILENT_S)
+    def rest(self, limit_s: float) -> Iterator[bytes]:
+        """What is there of a container that has ended and was not taken yet."""
+        until = time.monotonic() + limit_s
+        while (left_s := until - time.monotonic()) > 0:
+            count = 0
+            for line in self._read("false", left_s):
+                count += 1
+                yield line
+            if self._came_to_its_end and not count:
+                return
 
     def _read(self, follow: str, limit_s: float) -> Iterator[bytes]:
         """ApiError when the pod is not there any more."""
+        self._came_to_its_end = False
         try:
             with self._kube.stream(
                 f"{self._pod}/log", timeout_s=_SILENT_S, container=self._container,
@@ -59,6 +68,7 @@ class LogReader:
                     yield from self._new(stream)
                 finally:
                     end.cancel()
+            self._came_to_its_end = True
         except ApiError as error:
             if error.is_missing:
                 raise
