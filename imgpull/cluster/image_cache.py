@@ -7,7 +7,8 @@ every kubelet. Proof is containerd's own list of snapshots by chain ID, since a 
 just those, and the blobs on disk; never the node's status.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from imgpull.cluster.kube import Kube, Object
 from imgpull.cluster.node_pods import NodePods, placed, require_pulled
 from imgpull.cluster.node_words import NodeCache as NodeCache
 from imgpull.cluster.node_words import Words
-from imgpull.cluster.ownership import SYSTEM_NAMESPACE, Owner, copy_secret
+from imgpull.cluster.ownership import (
+    SYSTEM_NAMESPACE,
+    Owner,
+    copy_secret,
+    ensure_system_namespace,
+)
 from imgpull.cluster.registry import ImageInfo
 from imgpull.cluster.registry_login import secret_logins
 from imgpull.config.job import Job
@@ -66,8 +72,6 @@ def warm(
     EngineUnavailable when it cannot be pulled, EngineFailed names a node that did not in time.
     """
     image = job.image
-    if image.pull_secret:
-        copy_secret(kube, image.pull_secret, SYSTEM_NAMESPACE, owner)
     container: Object = {
         "name": "image",
         "image": image.pinned_reference,
@@ -89,12 +93,29 @@ def warm(
                 return True
         return None
 
-    with placed(kube, _name("warm", owner), owner, spec, job.cluster.tolerations) as pods:
+    with (
+        _copied_secret(kube, image.pull_secret, owner),
+        placed(kube, _name("warm", owner), owner, spec, job.cluster.tolerations) as pods,
+    ):
         pods.wait(
             nodes, pulled, limit_s,
             lambda done: say(f"bringing the image: {done} of {len(nodes)} nodes have it"),
         )  # fmt: skip
     return look(kube, job, nodes, owner, limit_s=limit_s, say=say)
+
+
+@contextmanager
+def _copied_secret(kube: Kube, name: str | None, owner: Owner) -> Iterator[None]:
+    """The pull secret beside our pods, for as long as they pull."""
+    if name is None:
+        yield
+        return
+    ensure_system_namespace(kube)
+    try:
+        copy_secret(kube, name, SYSTEM_NAMESPACE, owner)
+        yield
+    finally:
+        kube.delete(f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/secrets/{name}")
 
 
 def _has_begun(status: Mapping[str, Any]) -> bool:
@@ -111,19 +132,19 @@ def _run(
     kube: Kube, job: Job, nodes: Sequence[str], owner: Owner, action: str, limit_s: float, say: Say
 ) -> tuple[dict[str, Words], ImageInfo | None]:
     known = _layer_table(kube, job)
-    limit_s = max(1.0, limit_s - _START_S)
+    waiting_s = limit_s - min(_START_S, limit_s / 2)
     script = {
         "ACTION": action,
         "IMAGES": " ".join(_names_of(job, known)),
         "LAYERS": " ".join(f"{x.digest}={x.diff_id}" for x in known.layers) if known else "",
-        "USED_S": str(round(min(limit_s, _USED_S))),
-        "LIMIT_S": str(round(limit_s)),
+        "USED_S": str(round(min(waiting_s, _USED_S))),
+        "LIMIT_S": str(round(waiting_s)),
         "STILL_S": str(round(_STILL_S)),
     }
     doing = {"purge": "removing the image", "look": "looking for the image"}[action]
     spec = _script_spec(job.cluster.helper_image, script)
     with placed(kube, _name(action, owner), owner, spec, job.cluster.tolerations) as pods:
-        told = _answers(pods, job, nodes, limit_s + _START_S, lambda done: say(
+        told = _answers(pods, job, nodes, limit_s, lambda done: say(
             f"{doing}: {done} of {len(nodes)} nodes done"))  # fmt: skip
     for node, words in told.items():
         node_words.require_able(node, words)

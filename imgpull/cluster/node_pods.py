@@ -29,9 +29,9 @@ Say = Callable[[str], None]
 _DAEMON_SETS = f"/apis/apps/v1/namespaces/{SYSTEM_NAMESPACE}/daemonsets"
 _PODS = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods"
 _EVENTS = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/events"
-_NAME_LABEL = "imgpull.dev/node-pods"
+NAME_LABEL = "imgpull.dev/node-pods"
 _GONE_S = 90.0
-_REFUSED_AFTER_S = 5.0  # the controller tells of a refusal in an event, about a second later
+_REFUSED_AFTER_S = 2.0  # the controller tells of a refusal in an event, about a second later
 # A pull that failed for one of these will fail again; others may pass.
 _HOPELESS = frozenset({"auth", "not_found", "tls"})
 _NO_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
@@ -54,7 +54,7 @@ class NodePods:
 
     def pods(self) -> list[Object]:
         """Those that there are."""
-        return list(self.kube.items(_PODS, labelSelector=f"{_NAME_LABEL}={self.name}"))
+        return list(self.kube.items(_PODS, labelSelector=f"{NAME_LABEL}={self.name}"))
 
     def wait(
         self,
@@ -70,7 +70,7 @@ class NodePods:
         """
         answers: dict[str, T] = {}
         reasons: dict[str, str] = {}
-        started = time.monotonic()
+        started, pause_s = time.monotonic(), 0.05
         while True:
             for pod in self.pods():
                 node = (pod.get("spec") or {}).get("nodeName") or ""
@@ -94,7 +94,8 @@ class NodePods:
                     hint=f"kubectl describe node {node}: is it Ready, has it label "
                     f"{MEASURED_SELECTOR}, are its taints among cluster.tolerations?",
                 )
-            time.sleep(min(0.5 + len(nodes) / 200, 5.0))  # a thousand pods are 10 MB to list
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5 + len(nodes) / 200)  # a thousand pods are 10 MB to list
 
     def _require_admitted(self) -> None:
         """EngineUnavailable when the controller may not make the pods."""
@@ -105,9 +106,9 @@ class NodePods:
                 hint=_NO_PRIVILEGE,
             )
 
-    def remove(self) -> None:
+    def remove(self, limit_s: float = _GONE_S) -> None:
         """Delete them and see that they are gone; EngineFailed when they stay."""
-        until = time.monotonic() + _GONE_S
+        until, pause_s = time.monotonic() + limit_s, 0.05
         while True:
             there = self.kube.delete(self.path, propagation="Foreground")
             left = self.pods()
@@ -116,11 +117,12 @@ class NodePods:
             if time.monotonic() > until:
                 names = ", ".join(pod["metadata"]["name"] for pod in left[:3])
                 raise EngineFailed(
-                    f"DaemonSet {self.name} is still there after {_GONE_S:.0f} s, with "
+                    f"DaemonSet {self.name} is still there after {limit_s:.0f} s, with "
                     f"{len(left)} pods: {names}",
                     hint=f"kubectl -n {SYSTEM_NAMESPACE} delete daemonset {self.name}",
                 )
-            time.sleep(0.3)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5)
 
 
 @contextlib.contextmanager
@@ -159,13 +161,13 @@ def placed(
 def _daemon_set(
     name: str, owner: Owner, pod_spec: Mapping[str, Any], tolerations: Sequence[schema.Toleration]
 ) -> Object:
-    labels = {**owner.labels(), _NAME_LABEL: name}
+    labels = {**owner.labels(), NAME_LABEL: name}
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
         "metadata": {"name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels},
         "spec": {
-            "selector": {"matchLabels": {_NAME_LABEL: name}},
+            "selector": {"matchLabels": {NAME_LABEL: name}},
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
