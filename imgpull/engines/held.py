@@ -50,7 +50,6 @@ class HeldCluster:
     tell: Tell
     keep_prometheus: bool
     prometheus_hash: str | None = None  # of the stack that this sweep brought up or took over
-    adopted: bool = False  # whether what CL2 made with it is marked
 
     def choose_nodes(self, job: Job, owner: Owner) -> list[NodeFacts]:
         """Label exactly as many nodes as the job asks for."""
@@ -66,15 +65,8 @@ class HeldCluster:
         done = prometheus.prepare(self.kube, wanted, labels, say)
         if self.prometheus_hash != wanted or done != "reused":
             self.tell("prometheus", done=done, settings_hash=wanted, settings=dict(settings))
-            self.adopted = False
         self.prometheus_hash = wanted
         return done
-
-    def adopt_prometheus(self) -> None:
-        """Mark what ClusterLoader2 made outside its namespace, so that it can be removed."""
-        if self.prometheus_hash is not None and not self.adopted:
-            prometheus.adopt(self.kube, self.prometheus_hash)
-            self.adopted = True
 
     def give_back(self, say: Say) -> None:
         """Remove what the sweep made; EngineFailed names what could not be removed."""

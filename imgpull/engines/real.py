@@ -108,7 +108,6 @@ class RealEngine:
             with seen.stage("clusterloader"):
                 seen.ended = self._runner.run(request, say)
             with seen.stage("reading"):
-                cluster.adopt_prometheus()
                 say("waiting for late events")
                 recorder.stop(_DRAIN_S)
                 say("reading series from Prometheus")
