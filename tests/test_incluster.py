@@ -138,6 +138,7 @@ def test_cl2_sees_its_bundle_and_uses_the_pods_own_account(ground: Ground) -> No
     assert "--run-from-cluster=true" in start["argv"]
 
 
+@pytest.mark.slow
 def test_a_large_report_comes_in_slices(ground: Ground, tmp_path: Path) -> None:
     report = tmp_path / "large"
     report.mkdir()
@@ -148,6 +149,7 @@ def test_a_large_report_comes_in_slices(ground: Ground, tmp_path: Path) -> None:
     assert ground.reported == {"prometheus_snapshot.tar.gz": noise}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -176,7 +178,9 @@ def test_a_slice_that_was_damaged_is_asked_for_again(ground: Ground, damage: Any
 # ---------------------------------------------------------------------------------- the log
 
 
-@pytest.mark.parametrize("zone_s", [0, 19800, -36000])
+@pytest.mark.parametrize(
+    "zone_s", [19800, *(pytest.param(zone_s, marks=pytest.mark.slow) for zone_s in (0, -36000))]
+)
 def test_a_log_whose_connection_breaks_has_no_gap_and_no_double(
     ground: Ground, zone_s: int
 ) -> None:
@@ -241,7 +245,7 @@ def test_a_log_that_nobody_serves_is_known_for_how_long(apiserver: ApiServer, ku
 # ------------------------------------------------------------------------------------ limits
 
 
-@pytest.mark.parametrize("ignores_term", [False, True])
+@pytest.mark.parametrize("ignores_term", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_job_that_hangs_is_removed_at_its_limit(ground: Ground, ignores_term: bool) -> None:
     ground.runner().probe()
     ground.cl2.behave(act="hang", ignores_term=ignores_term)

@@ -86,7 +86,8 @@ class Ground:
         return not self.docker.containers and not any(map(is_running, pids))
 
 
-@pytest.fixture(params=[BINARY, DOCKER])
+# Docker's twin of each law takes a dozen commands of the stand-in; its own laws are below.
+@pytest.fixture(params=[BINARY, pytest.param(DOCKER, marks=pytest.mark.slow)])
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
     return Ground(request.param, tmp_path).prepare()
 
@@ -400,6 +401,23 @@ def test_a_binary_that_cannot_run_is_told_with_the_fix(binary: Ground) -> None:
 
 
 # ---------------------------------------------------------------------------------------- docker
+
+
+def test_the_report_comes_out_of_the_container_and_the_container_goes(dockered: Ground) -> None:
+    dockered.cl2.behave(act="replay", report=str(RECORDED), code=1)
+    told: list[str] = []
+    ended = dockered.runner().run(dockered.request(), told.append)
+    assert ended.exit_code == 1
+    assert set(dockered.reported) == {path.name for path in RECORDED.iterdir()} - {"run.log"}
+    assert "step 2: create" in told
+    assert dockered.nothing_stays()
+
+
+def test_a_container_that_hangs_is_stopped_at_its_limit(dockered: Ground) -> None:
+    dockered.cl2.behave(act="hang")
+    ended = dockered.runner().run(dockered.request(limit_s=1.0), silent)
+    assert ended.timed_out
+    assert dockered.nothing_stays()
 
 
 def test_an_image_that_is_not_here_is_pulled_and_its_progress_told(dockered: Ground) -> None:
