@@ -3,13 +3,14 @@
 Hides how findings look on a terminal. Everything that knows a cluster is in `imgpull.cluster`.
 """
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgpull.errors import ConfigError
+from imgpull.errors import ConfigError, EngineUnavailable
 
 if TYPE_CHECKING:
     from imgpull.cluster.preflight import Finding
@@ -66,11 +67,15 @@ def janitor(
     ] = False,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    docker: Annotated[
+        str, typer.Option(help="The program of engine=docker, whose containers are looked at too.")
+    ] = "docker",
 ) -> None:
     """Find and remove what a killed sweep left on a cluster, and only that."""
     from imgpull.cluster import janitor as cleaning
     from imgpull.cluster.kube import Kube
 
+    _tidy_containers(docker, dry_run=dry_run)
     kube = Kube.open(kubeconfig, context)
     try:
         found = cleaning.leftovers(kube, include_live=force)
@@ -88,6 +93,24 @@ def janitor(
             raise typer.Exit(1)
     finally:
         kube.close()
+
+
+def _tidy_containers(command: str, *, dry_run: bool) -> None:
+    """ClusterLoader2's containers on this machine whose imgpull does not run any more."""
+    from imgpull.engines.containers import Containers
+
+    if shutil.which(command) is None:
+        return
+    docker = Containers(command)
+    try:
+        found = docker.leftovers()
+        for each in found:
+            typer.echo(f"container {each.name}: {each.state}, and its imgpull is gone")
+        still = [] if dry_run else docker.remove_leftovers()
+    except EngineUnavailable:
+        return  # a docker that does not run holds no container
+    for each in still:
+        typer.echo(f"still there: container {each.name}", err=True)
 
 
 @cluster.command()
