@@ -96,7 +96,8 @@ def name(path: Path) -> str:
 def written(page: Path) -> set[str]:
     """The options (GROUP=NAME) that a page makes itself."""
     made = re.findall(r"(?:^# |> )conf/(\w+)/(\w+)\.yaml$", page.read_text(), re.MULTILINE)
-    return {f"{group}={option}" for group, option in made}
+    inspected = re.findall(r"imgpull image inspect .*--name (\w+)$", page.read_text(), re.MULTILINE)
+    return {f"{group}={option}" for group, option in made} | {f"image={x}" for x in inspected}
 
 
 def spanned(overrides: list[str]) -> list[tuple[str, ...]]:
