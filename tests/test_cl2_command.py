@@ -207,3 +207,9 @@ def test_overrides_keep_the_types_that_cl2_gives_them() -> None:
     text = running.extra_files(request(), AZURE)["dialect.yaml"]
     assert json.dumps("10257") in text
     assert all(not isinstance(v, int) or v < 10**6 for v in overrides(request(), AZURE).values())
+
+
+def test_a_flag_is_taken_or_refused_alike_in_the_dry_run_and_in_the_run() -> None:
+    own = request(flags=["--skip-cluster-verification=true"])
+    for dry in (True, False):
+        assert running.arguments(own, UPSTREAM, PLACES, dry=dry)[-1] == own.flags[0]

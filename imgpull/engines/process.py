@@ -77,14 +77,14 @@ class BinaryRunner:
             for name, text in extra_files(request, dialect).items():
                 (Path(extra) / name).parent.mkdir(exist_ok=True)
                 (Path(extra) / name).write_text(text, encoding="utf-8")
-            places = Places(request.bundle.resolve(), Path(extra), report.resolve(),
-                            request.kubeconfig)  # fmt: skip
+            kubeconfig = request.kubeconfig.resolve() if request.kubeconfig else None
+            places = Places(request.bundle.resolve(), Path(extra), report.resolve(), kubeconfig)
             command = [str(path), *arguments(request, dialect, places, dry=dry)]
             _announce(follower, command, left_out)
             ended = supervised.run(
                 command, follower.feed, grace_s=self._grace_s, environment=passed,
                 limit_s=min(request.limit_s, _DRY_RUN_S) if dry else request.limit_s,
-                directory=Path(extra), tied=True,
+                tied=True,
             )  # fmt: skip
             return follower, follower.ended(
                 ended.code, ended.wall_s, timed_out=ended.timed_out

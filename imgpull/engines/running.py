@@ -253,10 +253,10 @@ def arguments(
     ]
     if stack is not None:
         flags += _stack_flags(stack, dialect, places)
+    _check_own_flags(request.flags, dialect, flags)
     if dry:
         flags += ["--dry-run=true", "--skip-cluster-verification=true"]
     known = [flag for flag in flags if _name(flag) in dialect.flags or _name(flag) == "v"]
-    _check_own_flags(request.flags, dialect, flags)
     return known + list(request.flags)
 
 

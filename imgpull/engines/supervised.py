@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
@@ -79,7 +78,6 @@ def run(
     limit_s: float,
     grace_s: float,
     environment: Mapping[str, str] | None = None,
-    directory: Path | None = None,
     tied: bool = False,
     given: IO[bytes] | None = None,
     errors: IO[bytes] | None = None,
@@ -93,7 +91,7 @@ def run(
     begun = time.monotonic()
     streams = _Streams(given, errors)
     started = _tied(command) if tied else list(command)
-    with _Program(started, grace_s, environment, directory, streams) as program:
+    with _Program(started, grace_s, environment, streams) as program:
         while program.is_running():
             left_s = begun + limit_s - time.monotonic()
             if left_s <= 0:
@@ -140,13 +138,13 @@ class _Program:
 
     def __init__(
         self, command: Sequence[str], grace_s: float, environment: Mapping[str, str] | None,
-        directory: Path | None, streams: _Streams,
+        streams: _Streams,
     ) -> None:  # fmt: skip
         self._grace_s = grace_s
         try:
             self._process = subprocess.Popen(
                 command, stdin=streams.given or subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=streams.errors or subprocess.STDOUT, start_new_session=True, cwd=directory,
+                stderr=streams.errors or subprocess.STDOUT, start_new_session=True,
                 env=None if environment is None else dict(environment),
             )  # fmt: skip
         except OSError as error:
