@@ -441,6 +441,14 @@ def test_a_helper_image_without_a_shell_is_told(nodes: Nodes, kube: Kube, a_job:
     assert "needs sh and chroot" in raised.value.hint
 
 
+def test_a_script_that_was_killed_says_nothing_of_its_image(
+    nodes: Nodes, kube: Kube, a_job: Job
+) -> None:
+    nodes.says["purge"] = lambda _: terminated("images", 137)
+    with pytest.raises(EngineFailed, match=r"node n1: the script was killed \(137\)"):
+        purge(kube, a_job)
+
+
 @pytest.mark.parametrize("cut", [10, 60, len(COLD) - 2])
 def test_an_answer_that_did_not_come_whole_is_not_believed(
     nodes: Nodes, kube: Kube, a_job: Job, cut: int

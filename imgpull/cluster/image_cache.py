@@ -15,8 +15,8 @@ from typing import Any
 from imgpull.cluster import node_words, registry
 from imgpull.cluster.kube import Kube, Object
 from imgpull.cluster.node_pods import NodePods, placed, require_pulled
+from imgpull.cluster.node_words import OTHERWISE, Words
 from imgpull.cluster.node_words import NodeCache as NodeCache
-from imgpull.cluster.node_words import Words
 from imgpull.cluster.ownership import (
     SYSTEM_NAMESPACE,
     Owner,
@@ -26,7 +26,7 @@ from imgpull.cluster.ownership import (
 from imgpull.cluster.registry import ImageInfo
 from imgpull.cluster.registry_login import secret_logins
 from imgpull.config.job import Job
-from imgpull.errors import EngineUnavailable, ImgpullError
+from imgpull.errors import EngineFailed, EngineUnavailable, ImgpullError
 
 Say = Callable[[str], None]
 
@@ -38,6 +38,7 @@ SCRIPT = Path(__file__).with_name("node.sh")
 _USED_S = 150.0
 # A layer that is fetched or unpacked grows all the time; a registry that throttles makes pauses.
 _STILL_S = 30.0
+_KILLED = (137, 143)  # exit codes after KILL and TERM
 _START_S = 180.0  # for pods of ours to come up, and the script to end
 
 
@@ -237,10 +238,15 @@ def _answers(
 
 
 def _raise_failed(pod: Object, helper: str, ended: Mapping[str, Any]) -> None:
+    node, code = pod["spec"]["nodeName"], ended.get("exitCode")
+    if code in _KILLED:
+        raise EngineFailed(
+            f"node {node}: the script was killed ({code}) before it ended",
+            hint="run it again; if it is killed again, kubectl describe node shows memory pressure",
+        )
     said = (ended.get("message") or ended.get("reason") or "nothing").strip()
     raise EngineUnavailable(
-        f"node {pod['spec']['nodeName']}: the script of cluster.helper_image {helper} ended with "
-        f"{ended.get('exitCode')}: {said[-300:]}",
-        hint="cluster.helper_image needs sh and chroot, the node /bin/sh; else "
-        + node_words.OTHERWISE,
+        f"node {node}: the script of cluster.helper_image {helper} ended with {code}: "
+        f"{said[-300:]}",
+        hint=f"cluster.helper_image needs sh and chroot, the node /bin/sh; else {OTHERWISE}",
     )
