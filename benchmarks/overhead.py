@@ -155,7 +155,7 @@ def long_sweep(copy: Path, cells: int, clock_name: str) -> list[Table]:
     from imgpull.sweep import command, matrix, running, tracked
 
     clock = Clock(time.perf_counter if clock_name == "wall" else time.process_time)
-    clock.wrap(command, "_launch", "launch", new_trial=True)
+    clock.wrap(command, "launch", "launch", new_trial=True)
     clock.wrap(running.Sweep, "run_trial", "trial")
     clock.wrap(pipeline, "run_job", "job")
     clock.wrap(SimEngine, "run", "engine")

@@ -66,9 +66,13 @@ REFUSED = [
      "lower-case letters, digits, '-' and '.', or image.pull_secret=null"),
     ("cache", "salted", "cache=salted needs the image builder, which is not in this version",
      "use cache=cold"),
-    ("until", "plan", "until=plan is not available in this version",
-     "choose until=render or until=run"),
-    ("on_failure", "explode", "on_failure=explode is unknown", "choose continue or stop"),
+    ("on_failure", "explode", "on_failure=explode is unknown",
+     "choose continue, stop or stop_after:3"),
+    ("on_failure", "stop_after=0", "on_failure=stop_after=0 is unknown",
+     "choose continue, stop or stop_after:3"),
+    ("retries", -1, "retries=-1 is below zero", "use retries=0"),
+    ("max_hours", 0.0, "max_hours=0.0 is not above zero", "max_hours=null is no limit"),
+    ("max_cost", float("inf"), "max_cost=inf is not above zero", "max_cost=null is no limit"),
     ("engine.kind", "podman", "engine.kind is 'podman'",
      "choose one of: sim, replay, binary, docker, incluster"),
     ("engine", None, "engine.kind is None",
@@ -287,10 +291,7 @@ def test_pods_name_their_image_by_digest_when_one_is_given(changed: Changed) -> 
     assert image.pinned_reference == f"{image.reference}@sha256:{'0' * 64}"
 
 
-NOT_BUILT = {
-    "exclude": ["x"], "retries": 1, "max_hours": 2.0, "max_cost": 3.0,
-    "target_effect": 0.1, "provision": "terraform", "keep": True,
-}  # fmt: skip
+NOT_BUILT = {"target_effect": 0.1, "provision": "terraform", "keep": True}
 
 
 @pytest.mark.parametrize("key", NOT_BUILT)

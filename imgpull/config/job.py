@@ -19,6 +19,7 @@ from imgpull import units
 from imgpull.config import checks, schema
 from imgpull.config.engine import check_fit, check_real, engine_from
 from imgpull.config.image import Image, Layer, check_digests, image_from, layers_from
+from imgpull.config.sweeping import settings_of
 from imgpull.config.typed import no_value, typed
 from imgpull.errors import ConfigError
 
@@ -54,17 +55,6 @@ class Job:
 # What the pods of every test select besides `cluster.node_selector`: a real engine puts it on
 # exactly as many nodes as are asked for, so that one pool serves every level of `nodes`.
 MEASURED_LABEL = "imgpull.dev/measured"
-
-# Keys of design 4.1 whose machinery is not there yet, with the only value accepted until it is.
-_NOT_BUILT: Mapping[str, object] = {
-    "exclude": [],
-    "retries": 0,
-    "max_hours": None,
-    "max_cost": None,
-    "target_effect": None,
-    "provision": "existing",
-    "keep": False,
-}
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -117,7 +107,7 @@ def job_from(values: Mapping[str, Any]) -> Job:
         trial_limit_s=_duration(config, "trial_limit"),
         allow=tuple(config.allow),
     )
-    _check_sweep_keys(config)
+    settings_of(config)
     _check(job)
     return job
 
@@ -137,25 +127,6 @@ def _further_images(engine: Any) -> dict[str, tuple[Layer, ...]]:
 
 def _duration(config: schema.Config, key: str) -> float:
     return checks.duration_s(getattr(config, key), key)
-
-
-def _check_sweep_keys(config: schema.Config) -> None:
-    if config.trials < 1:
-        raise ConfigError(f"trials={config.trials} is not above zero", hint="use trials=1")
-    for key, only in _NOT_BUILT.items():
-        if getattr(config, key) != only:
-            raise ConfigError(
-                f"{key}={getattr(config, key)} is not available in this version",
-                hint=f"leave {key} at its default ({only})",
-            )
-    if config.on_failure not in ("continue", "stop"):
-        raise ConfigError(
-            f"on_failure={config.on_failure} is unknown", hint="choose continue or stop"
-        )
-    if config.until is schema.Until.plan:
-        raise ConfigError(
-            "until=plan is not available in this version", hint="choose until=render or until=run"
-        )
 
 
 def _check(job: Job) -> None:

@@ -23,13 +23,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from imgpull import engines, pipeline, render
 from imgpull.config import job as jobs
 from imgpull.config import schema
+from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Session
 from imgpull.errors import ConfigError, ImgpullError
-from imgpull.sweep import workers
+from imgpull.sweep import forecast, workers
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
+from imgpull.sweep.launching import launch
 from imgpull.sweep.ledger import NAME as LEDGER
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.matrix import checked_cells
+from imgpull.sweep.matrix import checked_matrix
 from imgpull.sweep.plan import (
     Cell,
     Planned,
@@ -103,18 +105,21 @@ def _refuse(error: ImgpullError) -> int:
 def _run(
     launcher: Launcher, loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]
 ) -> int:
-    cells = checked_cells(loader, config, arguments)
-    asked = cells[0].values
-    if asked["until"] == "render":
+    matrix = checked_matrix(loader, config, arguments)
+    cells, asked = matrix.cells, matrix.cells[0].values
+    settings = settings_from(asked)
+    if settings.until == "render":
         return _write_bundles(cells, config)
     with ExitStack() as held:
-        earlier = _find_earlier(config, matrix_id(cells, asked["seed"]), asked)
+        earlier = _find_earlier(config, matrix_id(cells, settings.seed), settings)
         if earlier:
             held.enter_context(Ledger(earlier.directory).held())
         else:
             _require_free(config)
-        trials = range(asked["trial"], asked["trial"] + asked["trials"])
-        plan = plan_trials(cells, trials, asked["order"], asked["seed"], earlier)
+        trials = range(settings.first_trial, settings.first_trial + settings.trials)
+        plan = plan_trials(cells, trials, settings.order, settings.seed, earlier)
+        if settings.until == "plan":
+            return forecast.show(matrix, plan, settings, config)
         if earlier and earlier.ended and not plan:
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK
@@ -136,12 +141,12 @@ def _run(
             session=session,
             parent=earlier.parent if earlier else None,
             earlier=earlier.unlogged if earlier else (),
-            stop_on_failure=asked["on_failure"] == "stop",
+            stop_on_failure=settings.stop_after == 1,
         )
         _active[:] = [sweep]
         together = 1 if serial else workers.batch_size()
         try:
-            status = sweep.run(partial(_launch, launcher, directory), together=together)
+            status = sweep.run(partial(launch, launcher, directory), together=together)
         finally:
             _active.clear()
         try:
@@ -205,8 +210,8 @@ def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
     return OK
 
 
-def _find_earlier(config: DictConfig, matrix: str, asked: Mapping[str, Any]) -> Earlier | None:
-    if asked["resume"] != "auto":
+def _find_earlier(config: DictConfig, matrix: str, settings: SweepSettings) -> Earlier | None:
+    if settings.resume != "auto":
         return None
     wanted = _wanted_directory(config)
     return find_earlier([wanted] if _chosen(config) else sweep_directories(wanted.parent), matrix)
@@ -265,21 +270,3 @@ def _begin(
         "git": pipeline.git_state(),
     }
     Ledger(directory).append_all([begun, *(planned.as_event() for planned in plan)])
-
-
-def _launch(launcher: Launcher, directory: Path, trials: Sequence[Planned]) -> None:
-    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
-    overrides = [
-        [
-            *planned.cell.overrides,
-            f"trial={planned.trial}",
-            f"hydra.sweep.dir='{quoted}'",
-            f"hydra.sweep.subdir='{planned.directory}'",
-        ]
-        for planned in trials
-    ]
-    number = int(trials[0].directory.split("/")[0])
-    for done in launcher.launch(overrides, initial_job_idx=number):
-        # Hydra catches what a job raises. Ours raises nothing of a trial's, so this must be seen.
-        if isinstance(done._return_value, Exception):
-            raise done._return_value

@@ -18,20 +18,16 @@ from omegaconf import DictConfig
 
 from imgpull import engines, render
 from imgpull.config import job as jobs
+from imgpull.config import sweeping
 from imgpull.errors import ConfigError
-from imgpull.sweep.plan import Cell
+from imgpull.sweep.plan import Cell, Matrix
 from imgpull.sweep.progress import Progress
-
-# Keys that are the sweep's own: one value for all cells.
-_OF_THE_SWEEP = (
-    "until", "trials", "trial", "seed", "order", "resume", "on_failure", "tracking",
-)  # fmt: skip
 
 Swept = tuple[tuple[str, str], ...]  # (key, level) of what varies in the matrix
 
 
-def checked_cells(loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]) -> list[Cell]:
-    """Every cell that the arguments span, the last key varying fastest; at least one."""
+def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]) -> Matrix:
+    """The cells that the arguments span, the last key varying fastest, each checked."""
     combinations = _combinations(loader, arguments)
     cells: dict[str, Cell] = {}
     with Progress() as progress:
@@ -45,7 +41,7 @@ def checked_cells(loader: ConfigLoader, config: DictConfig, arguments: Sequence[
                     hint="leave one out, or use trials=2 to run a cell twice",
                 )
             cells[cell.cell_id] = cell
-    return list(cells.values())
+    return Matrix(list(cells.values()))
 
 
 def _combinations(
@@ -74,7 +70,7 @@ def _levels(override: Override) -> list[str]:
             f"{override.input_line}: a matrix needs a list of levels, not an interval",
             hint=f"write {key}=1,2,5 or {key}=range(1,10,3)",
         )
-    if key.split(".")[0] in _OF_THE_SWEEP:
+    if key.split(".")[0] in sweeping.KEYS:
         raise ConfigError(
             f"{override.input_line}: {key} belongs to the sweep and cannot vary within it",
             hint=f"give {key} one value",
@@ -94,8 +90,6 @@ def _compose(
             )
     values = jobs.resolve(composed)
     job = jobs.job_from(values)
-    if values["trials"] < 1:
-        raise ConfigError(f"trials={values['trials']} is not above zero", hint="use trials=1")
     subject = engines.build(job).subject
     # A recorded report is a factor by its name: a path would differ between machines.
     told = {*jobs.FACTORS, "engine.report"}

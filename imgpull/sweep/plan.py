@@ -48,6 +48,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Excluded:
+    """A combination of levels that the matrix spans and `exclude` leaves out."""
+
+    overrides: tuple[str, ...]
+    factors: Mapping[str, Any]
+    by: str  # the expression that did it
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What a command spans: the cells that run, as given, and what was left out of them."""
+
+    cells: Sequence[Cell]  # at least one
+    excluded: Sequence[Excluded] = ()
+
+
+@dataclass(frozen=True)
 class Planned:
     """One trial in its place. `directory` is relative to the sweep's."""
 

@@ -1,0 +1,91 @@
+"""How a sweep is run, as its configuration says: order, repeats, what is left out, when to stop.
+
+Hides the checks of these keys. None of them is physical: another value runs the same cells.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imgpull.config import schema
+from imgpull.config.typed import typed
+from imgpull.errors import ConfigError
+
+# Keys that are the sweep's own: one value for all cells.
+KEYS = (
+    "until", "trials", "trial", "seed", "order", "exclude", "resume", "on_failure", "retries",
+    "max_hours", "max_cost", "target_effect", "provision", "keep", "tracking",
+)  # fmt: skip
+
+# Keys of design 4.1 whose machinery is not there yet, with the only value accepted until it is.
+_NOT_BUILT: Mapping[str, object] = {"target_effect": None, "provision": "existing", "keep": False}
+_STOP_AFTER = re.compile(r"stop_after[=:]([1-9][0-9]*)")  # Hydra wants quotes around "="
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """The sweep's own keys, checked."""
+
+    until: str
+    trials: int  # executions of each cell
+    first_trial: int  # the number of the first of them
+    order: str
+    seed: int
+    exclude: tuple[str, ...]
+    resume: str
+    stop_after: int | None  # so many trials that do not count end the sweep; None: never
+    retries: int  # further attempts of a trial that does not count
+    max_hours: float | None
+    max_cost: float | None
+
+
+def settings_from(values: Mapping[str, Any]) -> SweepSettings:
+    """The settings of a resolved configuration; ConfigError names the key and the fix."""
+    return settings_of(typed(values, schema.Config))
+
+
+def settings_of(config: schema.Config) -> SweepSettings:
+    """The settings among these keys; ConfigError names the key and the fix."""
+    for key, only in _NOT_BUILT.items():
+        if getattr(config, key) != only:
+            raise ConfigError(
+                f"{key}={getattr(config, key)} is not available in this version",
+                hint=f"leave {key} at its default ({only})",
+            )
+    for key in ("trials", "trial"):
+        if getattr(config, key) < 1:
+            raise ConfigError(
+                f"{key}={getattr(config, key)} is not above zero", hint=f"use {key}=1"
+            )
+    if config.retries < 0:
+        raise ConfigError(f"retries={config.retries} is below zero", hint="use retries=0")
+    for key in ("max_hours", "max_cost"):
+        limit = getattr(config, key)
+        if limit is not None and not 0 < limit < math.inf:
+            raise ConfigError(f"{key}={limit} is not above zero", hint=f"{key}=null is no limit")
+    return SweepSettings(
+        until=config.until.name,
+        trials=config.trials,
+        first_trial=config.trial,
+        order=config.order.name,
+        seed=config.seed,
+        exclude=tuple(config.exclude),
+        resume=config.resume.name,
+        stop_after=_stop_after(config.on_failure),
+        retries=config.retries,
+        max_hours=config.max_hours,
+        max_cost=config.max_cost,
+    )
+
+
+def _stop_after(text: str) -> int | None:
+    if text == "continue":
+        return None
+    if text == "stop":
+        return 1
+    found = _STOP_AFTER.fullmatch(text)
+    if found:
+        return int(found[1])
+    raise ConfigError(f"on_failure={text} is unknown", hint="choose continue, stop or stop_after:3")
