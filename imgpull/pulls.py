@@ -51,6 +51,21 @@ class Pull:
 COLUMNS = tuple(field.name for field in fields(Pull))
 
 
+# A pull that moved this share of the image's compressed bytes is cold; below the lower one it moved
+# nothing that counts. Between: some layers were there.
+COLD_SHARE, WARM_SHARE = 0.9, 0.02
+
+
+def temperature(fetched_bytes: int | None, size_bytes: int | None) -> str:
+    """The temperature of a pull that moves so much of an image's compressed bytes."""
+    if fetched_bytes is None or not size_bytes:
+        return "unknown"
+    share = fetched_bytes / size_bytes
+    if share >= COLD_SHARE:
+        return "cold"
+    return "warm" if share <= WARM_SHARE else "partial"
+
+
 @dataclass(frozen=True)
 class Message:
     """What one kubelet event says about a pull. `kind`: pulling, pulled, present, failed, back_off,

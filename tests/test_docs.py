@@ -23,9 +23,9 @@ import pytest
 
 from imgpull import errors, pulls
 from imgpull.engines import replay
+from imgpull.pulls import COLD_SHARE, WARM_SHARE
 from imgpull.results import record
 from imgpull.results import verdict as verdicts
-from imgpull.results.pull_rows import COLD_SHARE, WARM_SHARE
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -3,7 +3,7 @@
 Hides the form of access reviews. ClusterLoader2 acts with the same credential (engine=binary and
 docker): its part is read from perf-tests, clusterloader2/pkg (August 2026), and it ran with no
 more. In the cluster (engine=incluster) it acts with rights that are given to its Job.
-docs/real-clusters.md shows this table.
+docs/real-clusters.md shows this table, and that Job's role is made from it.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imgpull.cluster.everywhere import everywhere
-from imgpull.cluster.kube import ApiError, Kube
+from imgpull.cluster.kube import ApiError, Kube, Object
 from imgpull.cluster.ownership import SYSTEM_NAMESPACE
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -74,13 +74,13 @@ PERMISSIONS: tuple[Permission, ...] = (
     ),
     *_rows(
         "imgpull", "helpers that empty the nodes' image caches",
-        ("get list create delete", "daemonsets", "apps"), ("get", "pods/log"),
-        ("get list delete", "pods"),
+        ("get list create delete", "daemonsets", "apps"),
         namespace=SYSTEM_NAMESPACE,
     ),
     *_rows(
         "imgpull", "find what a trial left",
-        ("get list delete", "jobs", "batch"), ("get list delete", "configmaps"),
+        ("get list delete", "pods"), ("get list delete", "jobs", "batch"),
+        ("get list delete", "configmaps"),
         ("get list delete", "secrets"), ("get list delete", "serviceaccounts"),
         namespace=SYSTEM_NAMESPACE,
     ),
@@ -180,6 +180,20 @@ def needed(engine: str, *, pull_secret: bool) -> list[Permission]:
     who = {"imgpull", "incluster" if engine == "incluster" else "clusterloader"}
     who |= {"pull secret"} if pull_secret else set()
     return [each for each in PERMISSIONS if each.who in who]
+
+
+def rules() -> list[Object]:
+    """The rules of a ClusterRole for ClusterLoader2: its part of the table, in all namespaces."""
+    verbs: dict[tuple[str, str], dict[str, None]] = {}
+    for each in PERMISSIONS:
+        if each.who == "clusterloader":
+            verbs.setdefault((each.group, each.resource), {}).update(dict.fromkeys(each.verbs))
+    return [
+        {"nonResourceURLs": [resource], "verbs": list(told)}
+        if resource.startswith("/")
+        else {"apiGroups": [group], "resources": [resource], "verbs": list(told)}
+        for (group, resource), told in verbs.items()
+    ]
 
 
 def denied(kube: Kube, permissions: list[Permission]) -> list[tuple[Permission, str]]:

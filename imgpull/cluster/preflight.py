@@ -36,9 +36,18 @@ _RIGHTS = (
 )
 
 
-def inspect(kube: Kube, job: Job) -> Iterator[Finding]:
-    """Every finding, as soon as it is found; a check that breaks is a finding too."""
-    return _Inspection(kube, job).findings()
+def inspect(kube: Kube, job: Job, *, held: bool = False) -> Iterator[Finding]:
+    """Every finding, as soon as it is found; a check that breaks is a finding too.
+
+    `held` leaves out who holds the cluster and what was left on it: a sweep sees to both when it
+    takes the cluster, and removes there what it left itself.
+    """
+    return _Inspection(kube, job, held).findings()
+
+
+def leftovers(kube: Kube) -> Iterator[Finding]:
+    """What other sweeps left, to be asked by who holds the cluster."""
+    return _guarded("leftovers", lambda: inspect_cluster.leftovers(kube))
 
 
 @dataclass
@@ -47,6 +56,7 @@ class _Inspection:
 
     kube: Kube
     job: Job
+    held: bool
     server_version: str = ""
     nodes: list[NodeFacts] = field(default_factory=list)
     measured: list[NodeFacts] = field(default_factory=list)
@@ -71,8 +81,7 @@ class _Inspection:
             ("containerd metrics", self._containerds),
             ("monitoring", self._monitoring),
             ("Prometheus node", self._prometheus),
-            ("leftovers", self._leftovers),
-            ("lease", self._lease),
+            *(() if self.held else (("leftovers", self._leftovers), ("lease", self._lease))),
             ("clocks", self._clocks),
         ):
             for found in _guarded(check, look):

@@ -62,6 +62,9 @@ class Apart:
         """The engine of a job."""
         return build(job)
 
+    def require_healthy(self, job: Job) -> None:
+        """Nothing is shared that could break."""
+
 
 @contextmanager
 def session(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iterator[Session]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from imgpull import pulls
 from imgpull.cluster import image_cache
 from imgpull.cluster.image_cache import NodeCache
 from imgpull.cluster.kube import Kube
@@ -15,9 +16,6 @@ from imgpull.cluster.ownership import Owner
 from imgpull.config.job import Job
 from imgpull.engines.door import Remark, Say
 from imgpull.errors import EngineFailed
-
-# Up to this share of an image's bytes kept by other images, its pull is a cold one still.
-COLD_KEPT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def set_contents(
 def _held(job: Job, cache: NodeCache) -> str:
     size = job.image.compressed_bytes
     if cache.state == "partial" and size and cache.kept_bytes is not None:
-        return "cold" if cache.kept_bytes <= COLD_KEPT_SHARE * size else "partial"
+        return pulls.temperature(size - cache.kept_bytes, size)
     return cache.state
 
 

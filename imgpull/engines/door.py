@@ -128,6 +128,9 @@ class Session(Protocol):
     def engine(self, job: Job, execution: Execution) -> Engine:
         """The engine that runs this execution of a job."""
 
+    def require_healthy(self, job: Job) -> None:
+        """EngineUnavailable or ConfigError when what the trials share could run no further one."""
+
 
 def subject_of(job: Job, **measured: Any) -> Subject:
     """The subject of a job that runs as configured; `measured` adds to the fingerprint."""

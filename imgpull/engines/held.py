@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imgpull import units
-from imgpull.cluster import lease, nodes, ownership, prometheus
+from imgpull.cluster import lease, nodes, ownership, preflight, prometheus
 from imgpull.cluster.kube import Kube
 from imgpull.cluster.nodes import NodeFacts
 from imgpull.cluster.ownership import Owner
@@ -105,6 +105,14 @@ class Clusters:
         assert isinstance(job.engine, schema.RealEngine)
         return RealEngine(job, self._held[where(job.engine)], execution)
 
+    def require_healthy(self, job: Job) -> None:
+        """Preflight again, and the lease: is it worth another trial?"""
+        from imgpull.engines.real import RealEngine
+
+        assert isinstance(job.engine, schema.RealEngine)
+        self._held[where(job.engine)].lease.check()
+        preflight.require(RealEngine(job).findings(held=True))
+
 
 @contextmanager
 def open_clusters(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iterator[Clusters]:
@@ -135,6 +143,8 @@ def _hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterat
             try:
                 say("removing what an earlier process of this sweep left")
                 ownership.remove_trials(kube, sweep, _TIDY_S)
+                nodes.release(kube, sweep)
+                preflight.require(preflight.leftovers(kube))
                 yield cluster
             finally:
                 cluster.give_back(say)

@@ -51,6 +51,8 @@ _PLACES = Places(
 class JobRunner:
     """An image, run as a Job on the nodes that Prometheus uses. Without `kube` it runs nothing."""
 
+    is_here = False
+
     def __init__(
         self, kube: Kube | None, image: str, digest: str | None, cluster: schema.Cluster
     ) -> None:

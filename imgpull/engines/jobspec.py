@@ -10,6 +10,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from imgpull.cluster import permissions
 from imgpull.cluster.kube import Object
 from imgpull.cluster.ownership import SYSTEM_NAMESPACE
 from imgpull.config.job import MEASURED_LABEL
@@ -42,52 +43,6 @@ done
 
 
 @dataclass(frozen=True)
-class Right:
-    """Verbs on resources of one API group, and what CL2 does with them."""
-
-    group: str
-    resources: tuple[str, ...]
-    verbs: tuple[str, ...]
-    why: str
-
-
-_SEE = ("get", "list", "watch")
-# perf-tests clusterloader2 at 4b341544: pkg/framework, pkg/prometheus, pkg/measurement.
-RIGHTS = (
-    Right("", ("namespaces",), (*_SEE, "create"), "finds the test's, makes `monitoring`"),
-    Right("", ("nodes", "pods", "events"), _SEE, "counts nodes, follows the pods everywhere"),
-    Right("", ("nodes/proxy",), ("get",), "kubelets' figures, for measurements that read them"),
-    Right("", ("services", "endpoints"), (*_SEE, "create"), "what Prometheus scrapes"),
-    Right("", ("services/proxy",), ("get", "create"), "asks Prometheus through the API server"),
-    Right("", ("configmaps", "resourcequotas"), ("get", "create"), "Prometheus's and Grafana's"),
-    Right("", ("serviceaccounts",), ("get", "create"), "Prometheus's and its operator's"),
-    Right("", ("serviceaccounts/token",), ("create",), "the token with which kubelets are scraped"),
-    Right("", ("secrets",), ("get", "create", "update"), "holds that token"),
-    Right(
-        "apps", ("deployments",), (*_SEE, "create", "patch", "delete"),
-        "the load itself; Prometheus's operator and Grafana",
-    ),
-    Right("apps", ("replicasets", "statefulsets", "daemonsets"), _SEE, "whose pods it waits for"),
-    Right("batch", ("jobs",), _SEE, "whose pods it waits for"),
-    Right("storage.k8s.io", ("storageclasses",), ("get", "create", "delete"), "makes `ssd` anew"),
-    Right(
-        "apiextensions.k8s.io", ("customresourcedefinitions",), ("get", "create"),
-        "those of Prometheus's operator",
-    ),
-    Right("monitoring.coreos.com", ("*",), ("get", "list", "create"), "Prometheus, its monitors"),
-    # With these two it may do anything: it makes roles that hold more than this list.
-    Right(
-        "rbac.authorization.k8s.io", ("clusterroles", "roles"),
-        ("get", "create", "bind", "escalate"), "the roles of Prometheus and its operator",
-    ),
-    Right(
-        "rbac.authorization.k8s.io", ("clusterrolebindings", "rolebindings"), ("get", "create"),
-        "binds them",
-    ),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Pod:
     """What the pod of a Job runs, and where."""
 
@@ -96,14 +51,6 @@ class Pod:
     helper_image: str | None  # None: no report is had back
     node_selector: Mapping[str, str]
     limit_s: float
-
-
-def rules() -> list[Object]:
-    """The rules of CL2's ClusterRole."""
-    return [
-        {"apiGroups": [each.group], "resources": list(each.resources), "verbs": list(each.verbs)}
-        for each in RIGHTS
-    ]
 
 
 def rights(name: str, labels: Mapping[str, str]) -> list[tuple[str, Object]]:
@@ -118,7 +65,8 @@ def rights(name: str, labels: Mapping[str, str]) -> list[tuple[str, Object]]:
         ),
         (
             f"/apis/{rbac}/v1/clusterroles",
-            {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules()},
+            {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": meta,
+             "rules": permissions.rules()},
         ),
         (
             f"/apis/{rbac}/v1/clusterrolebindings",

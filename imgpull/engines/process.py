@@ -41,6 +41,8 @@ _WATCHED = b"create_to_run"
 class BinaryRunner:
     """An executable, found by its path or on PATH."""
 
+    is_here = True
+
     def __init__(self, program: str, *, grace_s: float = _GRACE_S) -> None:
         self._name, self._grace_s = program, grace_s
 
@@ -136,6 +138,8 @@ _ROOT = PurePosixPath("/imgpull")
 
 class DockerRunner:
     """An image, run by docker or podman on the host's network, as root of the container."""
+
+    is_here = True
 
     def __init__(
         self, command: str, image: str, digest: str | None, *, grace_s: float = _GRACE_S

@@ -1,43 +1,28 @@
-"""One trial on a real cluster: everything around ClusterLoader2 that makes its numbers worth it.
+"""`engine=binary|docker|incluster`: what can be known before a trial, and the trial on its cluster.
 
-Hides the order in which that happens: nodes chosen and their images removed, watches open before
-the first Deployment, ClusterLoader2 run within its limit, series read before Prometheus goes, all
-of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `imgpull.cluster`'s.
+Hides where ClusterLoader2 runs: that is a Runner's. The trial itself is in `imgpull.engines.trial`.
 """
 
-import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from imgpull import tables, units
-from imgpull.cluster import credentials, nodes, ownership, preflight, series
-from imgpull.cluster.kube import Kube
-from imgpull.cluster.monitors import additional_monitors
-from imgpull.cluster.nodes import NodeFacts
+from imgpull.cluster import preflight
 from imgpull.cluster.ownership import Owner
-from imgpull.cluster.recorder import Recorder
 from imgpull.config import schema
 from imgpull.config.job import Job
 from imgpull.engines import runners
-from imgpull.engines.contents import Contents, set_contents
-from imgpull.engines.door import Execution, Outcome, Remark, Say, Subject, subject_of
+from imgpull.engines.door import Execution, Outcome, Say, Subject, subject_of
 from imgpull.engines.held import HeldCluster, connect
-from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
-from imgpull.errors import EngineFailed
+from imgpull.engines.running import Runner, silent
+from imgpull.engines.trial import Trial, request
 from imgpull.render import Bundle
 
-# Events arrive late where a kubelet has many to tell (AKS: 5 a second).
-_DRAIN_S = 30.0
-# To remove what a trial made, whatever came of it.
-_TIDY_S = 300.0
-# Clocks that differ by more make times of two of them a matter of luck (docs/design.md 4.5).
-_SKEW_S = 1.0
+_DRY_RUN_S = 60.0
+
+# What passed in this process: cells that differ in their load alone meet the same cluster.
+_passed: set[str] = set()
 
 
 class RealEngine:
@@ -56,337 +41,41 @@ class RealEngine:
 
     def check(self) -> None:
         """EngineUnavailable or ConfigError naming every reason why the trial could not be run."""
-        preflight.require(list(self.findings()))
+        job = self._job
+        asked = repr((job.engine, job.cluster, job.image, job.nodes, job.allow))
+        if asked not in _passed:
+            preflight.require(list(self.findings(held=True)))
+            _passed.add(asked)
 
-    def findings(self) -> Iterator[preflight.Finding]:
-        """What preflight finds, as it finds it. Asks the cluster, and changes nothing on it."""
-        self._runner.check(_unsaid)
+    def findings(self, *, held: bool = False) -> Iterator[preflight.Finding]:
+        """What preflight finds, as it finds it. Asks the cluster, and changes nothing on it.
+
+        `held` leaves out what is seen to when a sweep takes the cluster.
+        """
+        self._runner.check(silent)
         kube = connect(self._settings)
         try:
-            yield from preflight.inspect(kube, self._job)
+            yield from preflight.inspect(kube, self._job, held=held)
         finally:
             kube.close()
 
     def validate(self, bundle: Bundle) -> None:
         """Let CL2 compile the bundle, before a Prometheus is brought up for it."""
-        if self._settings.kind == "incluster":
-            return  # its CL2 is in the cluster: compiled at the trial's begin, before Prometheus
+        if not self._runner.is_here:
+            return  # compiled at the trial's begin, before Prometheus
+        owner = Owner("imgpull", "validate")
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-            owner = Owner("imgpull", "validate")
-            self._runner.dry_run(self._request(bundle, Path(directory), owner, 60.0, stack))
+            asked = request(
+                self._job, self._runner, bundle, Path(directory), owner, _DRY_RUN_S, stack
+            )
+            self._runner.dry_run(asked)
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Run the trial; whatever way it ends, nothing of it stays on the cluster."""
         cluster, execution = self._cluster, self._execution
         assert bundle is not None and cluster is not None and execution is not None  # noqa: PT018
         owner = Owner(cluster.sweep, execution.trial_id, execution.attempt)
-        limit = _Limit(self._job.trial_limit_s)
-        seen = _Seen()
-        _clear(out)
-        with _tidied(cluster, owner, seen, say), ExitStack() as stack:
-            cluster.lease.check()
-            with seen.stage("nodes"):
-                measured = cluster.choose_nodes(self._job, owner)
-            with seen.stage("cache"):
-                contents = set_contents(
-                    cluster.kube, self._job, measured, owner, limit.left_s(), say
-                )
-            with seen.stage("settle"):
-                self._settle(say)
-            request = self._request(bundle, out, owner, limit.left_s(), stack)
-            if self._settings.kind == "incluster":
-                self._runner.dry_run(request)
-            with seen.stage("prometheus"):
-                stack_done = cluster.prepare_prometheus(self._stack_settings(), say)
-            self._make_namespace(owner)
-            request = replace(request, limit_s=limit.left_s())
-            seen.started_at = datetime.now(UTC)
-            recorder = stack.enter_context(
-                _recording(cluster.kube, f"{owner.prefix()}-1", out, seen, request.redact)
-            )
-            say("clusterloader is starting")
-            with seen.stage("clusterloader"):
-                seen.ended = self._runner.run(request, say)
-            with seen.stage("reading"):
-                say("waiting for late events")
-                recorder.stop(_DRAIN_S)
-                say("reading series from Prometheus")
-                self._write_series(measured, seen, out, recorder)
-            self._require_a_test(seen.ended, request)
-            self._look_again(measured, seen)
-        return self._outcome(measured, contents, seen, out, recorder, stack_done)
-
-    def _settle(self, say: Say) -> None:
-        pause_s = units.parse_duration(self._settings.settle)
-        say(f"settling for {self._settings.settle}")
-        time.sleep(pause_s)
-
-    def _request(
-        self, bundle: Bundle, out: Path, owner: Owner, limit_s: float, stack: ExitStack
-    ) -> Request:
-        """What CL2 is asked to do. Its credential lasts as long as `stack`."""
-        job, settings, cluster = self._job, self._settings, self._job.cluster
-        report = out / "report"
-        report.mkdir(exist_ok=True)
-        kubeconfig: Path | None = None
-        secrets: frozenset[str] = self._cluster.kube.secrets() if self._cluster else frozenset()
-        if settings.kind != "incluster":
-            file = Path(settings.kubeconfig) if settings.kubeconfig else None
-            portable = stack.enter_context(credentials.portable(file, settings.context, limit_s))
-            kubeconfig, secrets = portable.path, secrets | frozenset(portable.secrets)
-        return Request(
-            bundle=bundle.directory,
-            report=report,
-            log=out / "run.log",
-            kubeconfig=kubeconfig,
-            provider=cluster.provider,
-            nodes=job.nodes,
-            namespace_prefix=owner.prefix(),
-            limit_s=limit_s,
-            redact=credentials.redactor(secrets),
-            stack=Stack(
-                containerd_port=settings.containerd_port,
-                memory_gib=cluster.prometheus_memory_gib,
-                storage_class=cluster.prometheus_storage_class,
-                monitors=additional_monitors(
-                    settings.containerd_port,
-                    job.containerd_scrape_interval_s,
-                    nodes=f"{cluster.node_prefix.replace('.', '[.]')}.+",
-                ),
-            ),
-            flags=tuple(settings.flags),
-            labels=owner.labels(),
-        )
-
-    def _stack_settings(self) -> dict[str, Any]:
-        """What CL2's Prometheus is made of: another value of one of these needs another stack."""
-        dialect, cluster = self._runner.probe(), self._job.cluster
-        return {
-            "dialect": dialect.name,
-            "clusterloader": dialect.digest,
-            "containerd_port": self._settings.containerd_port,
-            "containerd_scrape_interval_s": self._job.containerd_scrape_interval_s,
-            "memory_gib": cluster.prometheus_memory_gib,
-            "storage_class": cluster.prometheus_storage_class,
-            "node_selector": dict(cluster.prometheus_node_selector),
-            "thousands_of_nodes": self._job.nodes // 1000,
-            "flags": list(self._settings.flags),
-        }
-
-    def _make_namespace(self, owner: Owner) -> None:
-        """CL2 would label neither the namespace nor put the pull secret there."""
-        assert self._cluster is not None
-        kube, name = self._cluster.kube, f"{owner.prefix()}-1"
-        ownership.make_namespace(kube, name, owner)
-        if secret := self._job.image.pull_secret:
-            ownership.copy_secret(kube, secret, name, owner)
-
-    def _write_series(
-        self, measured: Sequence[NodeFacts], seen: "_Seen", out: Path, recorder: Recorder
-    ) -> None:
-        """Rates of the trial, while Prometheus is there; without them pulls are known all the same.
-
-        Anything that goes wrong here is no more than a gap.
-        """
-        assert self._cluster is not None and seen.started_at is not None  # noqa: PT018
-        names = {node.name: node.name for node in measured}
-        names |= {node.address: node.name for node in measured if node.address}
-        # A Prometheus that this trial brought up scraped nothing before it: nor was there a pod.
-        first_s = min((row.created for row in recorder.rows() if row.created), default=0.0)
-        busy_from = seen.started_at + timedelta(seconds=first_s)
-        try:
-            found = series.collect(
-                self._cluster.kube, names, seen.started_at, datetime.now(UTC), busy_from=busy_from
-            )
-        except EngineFailed as error:
-            tables.write_series(out / "series.csv", [])
-            seen.add("degraded", [f"no series: {error.message}"])
-            return
-        tables.write_series(out / "series.csv", found.rows)
-        seen.add("degraded", found.gaps)
-
-    def _require_a_test(self, ended: Ended, request: Request) -> None:
-        """EngineFailed when CL2 did not come to the end of its test; a missed limit is a result."""
-        if ended.timed_out:
-            limit = units.format_duration(self._job.trial_limit_s)
-            raise EngineFailed(
-                f"timeout: trial_limit={limit}: {ended.story()}\n{ended.tail}",
-                hint="see run.log; a larger image may need trial_limit=4h and a longer "
-                "wait_timeout",
-            )
-        if not (request.report / "junit.xml").exists():
-            raise EngineFailed(
-                f"{ended.story()}\n{ended.tail}", hint="see run.log and docs/real-clusters.md"
-            )
-
-    def _look_again(self, before: Sequence[NodeFacts], seen: "_Seen") -> None:
-        """What changed on the cluster meanwhile, and may have bent the numbers."""
-        assert self._cluster is not None
-        kube = self._cluster.kube
-        self._cluster.lease.check()
-        after = nodes.node_facts(kube)  # a node that was made anew has no label of ours
-        seen.add("invalid", nodes.changed(before, after))
-        seen.skew_s = preflight.clock_skew_s(kube)
-        if seen.skew_s is not None and abs(seen.skew_s) > _SKEW_S:
-            seen.add("degraded", [f"this machine's clock and the cluster's differ by "
-                                  f"{seen.skew_s:+.1f} s"])  # fmt: skip
-
-    def _outcome(
-        self,
-        measured: Sequence[NodeFacts],
-        contents: Contents,
-        seen: "_Seen",
-        out: Path,
-        recorder: Recorder,
-        stack_done: str,
-    ) -> Outcome:
-        ended = seen.ended
-        assert ended is not None
-        dialect = self._runner.probe()
-        semantics = runners.startup_semantics(dialect, out / "report")
-        self.subject = replace(
-            self.subject,
-            fingerprint={
-                **self.subject.fingerprint,
-                "clusterloader": dialect.name,
-                "pod_startup_semantics": semantics,
-            },
-        )
-        return Outcome(
-            measured_by=f"clusterloader ({dialect.name}) on {_context(self._cluster)}",
-            started_at=seen.started_at,
-            versions=_versions(measured, dialect),
-            digests={"clusterloader": dialect.digest, **_digests(recorder)},
-            held=contents.held,
-            remarks=(*contents.remarks, *seen.remarks),
-            observed={
-                "dialect": dialect.name,
-                "pod_startup_semantics": semantics,
-                "clusterloader": {"exit_code": ended.exit_code, "wall_s": round(ended.wall_s, 1)},
-                "prometheus": stack_done,
-                "settle": self._settings.settle,
-                "clock_skew_s": seen.skew_s,
-                "cache": contents.observed,
-                "nodes": {node.name: node.vm_size for node in measured},
-                "watches": dict(recorder.counts),
-                "stages_s": dict(seen.stages_s),
-            },
-        )
-
-
-def _versions(measured: Sequence[NodeFacts], dialect: Dialect) -> dict[str, str]:
-    """Each version that the nodes run; more than one is joined."""
-
-    def every(values: Sequence[str]) -> str:
-        return ", ".join(sorted(set(values)))
-
-    return {
-        "kubelet": every([node.kubelet_version for node in measured]),
-        "containerd": every([node.containerd_version for node in measured]),
-        "node_os": every([node.os_image for node in measured]),
-        "kernel": every([node.kernel for node in measured]),
-        "clusterloader": dialect.version or "unknown",
-    }
-
-
-def _context(cluster: HeldCluster | None) -> str:
-    return cluster.kube.context if cluster else "no cluster"
-
-
-def _digests(recorder: Recorder) -> dict[str, str]:
-    """The image that really ran, by its digest; more than one are joined."""
-    ran = {
-        each.image_id.rpartition("@")[2]
-        for containers in recorder.statuses().values()
-        for each in containers
-        if "@" in each.image_id
-    }
-    return {"image_run": ", ".join(sorted(ran))} if ran else {}
-
-
-@dataclass
-class _Seen:
-    """What a trial came to, and what bears on its verdict, as it comes up."""
-
-    remarks: list[Remark] = field(default_factory=list)
-    skew_s: float | None = None
-    started_at: datetime | None = None  # what the seconds of its files count from
-    ended: Ended | None = None
-    stages_s: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Note how long a part of the trial takes."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self.stages_s[name] = round(time.monotonic() - begun, 3)
-
-    def add(self, verdict: str, texts: Sequence[str]) -> None:
-        """Each of these sentences is a reason for this verdict."""
-        self.remarks += [Remark(verdict, text) for text in texts]
-
-
-class _Limit:
-    """The time that a trial has, whatever hangs."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s, self._end_s = limit_s, time.monotonic() + limit_s
-
-    def left_s(self) -> float:
-        """What is left of it; EngineFailed when nothing is."""
-        left_s = self._end_s - time.monotonic()
-        if left_s <= 0:
-            raise EngineFailed(
-                f"timeout: trial_limit={units.format_duration(self._limit_s)} was over before "
-                "clusterloader began",
-                hint="see run.log for what took so long; or a longer trial_limit",
-            )
-        return left_s
-
-
-@contextmanager
-def _recording(
-    kube: Kube, namespace: str, out: Path, seen: _Seen, redact: Callable[[str], str]
-) -> Iterator[Recorder]:
-    """Watch a namespace; events.jsonl and pods.csv are there whatever the trial comes to."""
-    assert seen.started_at is not None
-    recorder = Recorder(kube, [namespace], out / "events.jsonl", seen.started_at, redact=redact)
-    try:
-        with recorder:
-            yield recorder
-    finally:
-        tables.write_pods(out / "pods.csv", recorder.rows())
-        seen.add("degraded", recorder.gaps)
-
-
-@contextmanager
-def _tidied(cluster: HeldCluster, owner: Owner, seen: _Seen, say: Say) -> Iterator[None]:
-    """Afterwards nothing of the trial is on the cluster, whatever it came to."""
-    try:
-        yield
-    except BaseException as error:
-        say("removing what the trial made")
-        try:
-            ownership.remove_trial(cluster.kube, owner, _TIDY_S)
-        except EngineFailed as left:
-            error.add_note(f"and {left}")
-        raise
-    say("removing what the trial made")
-    try:
-        with seen.stage("removing"):
-            ownership.remove_trial(cluster.kube, owner, _TIDY_S)
-    except EngineFailed as left:  # the numbers are good; the next trial will meet it
-        seen.add("valid", [f"left on the cluster: {left.message}"])
-
-
-def _clear(out: Path) -> None:
-    """Remove what a killed attempt left in this directory."""
-    shutil.rmtree(out / "report", ignore_errors=True)
-    for name in ("events.jsonl", "pods.csv", "series.csv"):
-        (out / name).unlink(missing_ok=True)
-
-
-def _unsaid(step: str) -> None:
-    """Nobody watches."""
+        trial = Trial(self._job, cluster, self._runner, owner, out, say)
+        outcome, measured = trial.run(bundle)
+        self.subject = subject_of(self._job, **measured)
+        return outcome

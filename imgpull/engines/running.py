@@ -136,7 +136,12 @@ def not_compiled(ended: Ended, log: Path) -> ImgpullError:
 
 
 class Runner(Protocol):
-    """Starts CL2 somewhere, follows it, and leaves nothing of it behind, on Ctrl-C too."""
+    """Starts CL2 somewhere, follows it, and leaves nothing of it behind, on Ctrl-C too.
+
+    `is_here`: on this machine, where it needs a kubeconfig and compiles a test without a cluster.
+    """
+
+    is_here: bool
 
     def check(self, say: Say = ...) -> None:
         """EngineUnavailable, with the fix, when the program cannot be had."""

@@ -20,9 +20,6 @@ from imgpull.pulls import Pull
 from imgpull.results.seen import PodRow, Rates
 from imgpull.results.status_rows import digest_of, from_status
 
-# A leader that received this share of the image's compressed bytes fetched it; below the lower
-# one it moved nothing. Between: some layers were there.
-COLD_SHARE, WARM_SHARE = 0.9, 0.02
 # Events are stamped in whole seconds: what seems to begin so soon after an end may overlap it.
 _STAMP_S = 1.0
 
@@ -271,7 +268,7 @@ def _judge_wave(
 
     A later wave may have found the image there, or gone: without rates nobody knows.
     """
-    temperature = verified or _temperature(fetched, rows[leader].size_bytes)
+    temperature = verified or pulls.temperature(fetched, rows[leader].size_bytes)
     leads: bool | None = temperature != "warm"
     if temperature == "unknown" and not first:
         leads = None
@@ -283,15 +280,6 @@ def _judge_wave(
             fetched_bytes=0 if follows and fetched is not None else fetched,
             temperature=temperature,
         )
-
-
-def _temperature(fetched_bytes: int | None, size_bytes: int | None) -> str:
-    if fetched_bytes is None or not size_bytes:
-        return "unknown"
-    share = fetched_bytes / size_bytes
-    if share >= COLD_SHARE:
-        return "cold"
-    return "warm" if share <= WARM_SHARE else "partial"
 
 
 def _censored(row: Pull, pod: PodRow | None, subject: Subject, ended_s: float) -> Pull:
