@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 from acting import FITS, Acting, kubeconfig
 from apiserver import ApiServer
-from standins import clusterloader
+from commands import run_py
+from standins import REPORTS, clusterloader
 
 from imgpull.cluster import janitor, lease
 
@@ -82,6 +84,34 @@ def test_kill_leaves_nothing_that_the_janitor_does_not_find(
     assert hits["in the trial"] > KILLS / 2
     assert left["Namespace"], "no kill hit a trial while it had something on the cluster"
     assert left["node"]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_without_the_janitor_and_another_is_told_of_it(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    cluster, program = Acting(apiserver), tmp_path / "bin"
+    assert killed(cluster, tmp_path, 1, 3.0) == "in the trial"
+    assert cluster.leftovers()
+    cluster.count = lambda: 4
+    # Without the names of the recorded test's own namespaces.
+    report = shutil.copytree(
+        REPORTS / "own-2026-two-nodes", tmp_path / "recorded",
+        ignore=shutil.ignore_patterns("generatedConfig*"),
+    )  # fmt: skip
+    clusterloader(program, act="replay", report=str(report))
+    access = kubeconfig(cluster.api, tmp_path, "a-token-of-this-test")
+    own = ("engine=binary", f"engine.path={program}/clusterloader", "engine.settle=1ms",
+           f"engine.kubeconfig={access}", "tracking=none", *FITS)  # fmt: skip
+    other = run_py(tmp_path, *own)
+    assert other.status == 2
+    assert "left by an earlier sweep" in other.err
+    assert "imgpull janitor" in other.err
+    assert cluster.leftovers(), "what is another sweep's is not touched"
+    again = run_py(tmp_path, *own, f"hydra.sweep.dir={tmp_path}/sweep-1", "resume=auto")
+    assert again.status == 0, again.err
+    assert [record.verdict for record in again.records] == ["valid"]
+    assert cluster.leftovers() == []
 
 
 def expire(apiserver: ApiServer) -> None:
