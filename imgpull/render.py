@@ -22,6 +22,8 @@ from imgpull import exporters, units
 from imgpull.cl2 import load_test, object_manifest, prometheus_queries
 from imgpull.cl2.places import read_yaml
 from imgpull.config.job import MEASURED_LABEL, Job, scrape_room_s
+from imgpull.config.readymade import OVERRIDES as OVERRIDES
+from imgpull.config.readymade import TEST_CONFIG as TEST_CONFIG
 from imgpull.errors import ConfigError, RenderError
 
 if TYPE_CHECKING:
@@ -30,14 +32,12 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 # What an engine is given. Measurement templates are included in image-pull.yaml.
-FILES = ("image-pull.yaml", "deployment.yaml", "overrides.yaml")
-TEST_CONFIG = "image-pull.yaml"
-OVERRIDES = "overrides.yaml"
+FILES = (TEST_CONFIG, "deployment.yaml", OVERRIDES)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A rendered test: a directory that holds FILES and nothing else."""
+    """A test: a directory that holds its files and nothing else."""
 
     directory: Path
     sha256: str
@@ -50,6 +50,8 @@ class Bundle:
 
 def render(job: Job, templates: Path = TEMPLATES) -> dict[str, str]:
     """File name -> text of this job's bundle; RenderError names template and line."""
+    if job.ready_made is not None:
+        return dict(job.ready_made)
     environment = _environment(templates)
     context = _context(job)
     return {name: _render_file(environment, name, context) for name in FILES}

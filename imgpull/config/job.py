@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from imgpull import units
-from imgpull.config import checks, schema
+from imgpull.config import checks, readymade, schema
 from imgpull.config.engine import check_fit, check_real, engine_from
 from imgpull.config.image import Image, Layer, check_digests, image_from, layers_from
 from imgpull.config.sweeping import settings_of
@@ -45,6 +46,8 @@ class Job:
     seed: int
     trial_limit_s: float
     allow: tuple[str, ...]  # fields whose mismatch with the real cluster is accepted
+    # A test that the user brings, by file name: it decides on its load and its waits itself.
+    ready_made: Mapping[str, str] | None = None
 
     @property
     def pods(self) -> int:
@@ -106,10 +109,17 @@ def job_from(values: Mapping[str, Any]) -> Job:
         seed=config.seed,
         trial_limit_s=_duration(config, "trial_limit"),
         allow=tuple(config.allow),
+        ready_made=_ready_made(engine),
     )
     settings_of(config)
     _check(job)
     return job
+
+
+def _ready_made(engine: schema.Engine) -> dict[str, str] | None:
+    if not isinstance(engine, schema.RealEngine) or engine.bundle is None:
+        return None
+    return readymade.read_test(Path(engine.bundle))
 
 
 def _further_images(engine: Any) -> dict[str, tuple[Layer, ...]]:
@@ -226,6 +236,8 @@ def fastest_pull_s(job: Job) -> float | None:
 
 def notes(job: Job) -> tuple[str, ...]:
     """What is allowed but likely a mistake, each with the figure that says so."""
+    if job.ready_made is not None:
+        return ()  # they are about the keys of the load
     found: list[str] = []
     fastest_s = fastest_pull_s(job)
     if job.cache == "cold" and fastest_s is not None and fastest_s > job.pod_startup_threshold_s:
@@ -274,18 +286,27 @@ def _pulls_beyond_the_burst(job: Job) -> str | None:
 MEASUREMENTS = ("pod_startup", "kubelet_image_pull", "containerd_throughput", "network_plugin")
 
 
-def _physical(job: Job) -> dict[str, Any]:
-    """The fields that make a cell what it is, named one by one: a new option changes no old id."""
-    cluster = asdict(job.cluster)
+def _physical_test(job: Job) -> dict[str, Any]:
+    """What the load is made from: the keys that the templates take, or a ready-made test."""
+    if job.ready_made is not None:
+        return {"bundle": content_id(job.ready_made)}
     return {
         "deployments": job.deployments,
         "replicas": job.replicas,
         "qps": job.qps,
-        "nodes": job.nodes,
-        "cache": job.cache,
         "pod_startup_threshold_s": job.pod_startup_threshold_s,
         "wait_timeout_s": job.wait_timeout_s,
         "metrics_wait_s": job.metrics_wait_s,
+    }
+
+
+def _physical(job: Job) -> dict[str, Any]:
+    """The fields that make a cell what it is, named one by one: a new option changes no old id."""
+    cluster = asdict(job.cluster)
+    return {
+        **_physical_test(job),
+        "nodes": job.nodes,
+        "cache": job.cache,
         "containerd_scrape_interval_s": job.containerd_scrape_interval_s,
         "cluster": {
             key: cluster[key]
@@ -354,4 +375,13 @@ FACTORS: Mapping[str, Callable[[Job], Any]] = {
 
 def factors(job: Job) -> dict[str, Any]:
     """The level of each standing factor; further swept keys are added by the sweep."""
-    return {name: level(job) for name, level in FACTORS.items()}
+    found = {name: level(job) for name, level in FACTORS.items()}
+    if job.ready_made is None:
+        return found
+    assert isinstance(job.engine, schema.RealEngine)
+    load = {name: level for name, level in found.items() if name not in OF_THE_LOAD}
+    return {"bundle": Path(job.engine.bundle or "").name, **load}
+
+
+# What a ready-made test decides itself.
+OF_THE_LOAD = ("deployments", "replicas", "qps")

@@ -236,6 +236,7 @@ class RealEngine:
     """What every engine that runs ClusterLoader2 on a real cluster is told."""
 
     kind: str = MISSING
+    bundle: str | None = None
     kubeconfig: str | None = None
     context: str | None = None
     wait_for_cluster: str = "0s"

@@ -134,13 +134,14 @@ class Session(Protocol):
 
 def subject_of(job: Job, **measured: Any) -> Subject:
     """The subject of a job that runs as configured; `measured` adds to the fingerprint."""
-    cluster, node = job.cluster, job.cluster.node
+    cluster, node, is_ours = job.cluster, job.cluster.node, job.ready_made is None
+    load = f" r{job.replicas}" if is_ours else ""
     return Subject(
         cell_id=jobs.cell_id(job),
-        label=f"{job.image.name} n{job.nodes} r{job.replicas}",
+        label=f"{job.image.name} n{job.nodes}{load}",
         factors=jobs.factors(job),
-        deployments=job.deployments,
-        replicas=job.replicas,
+        deployments=job.deployments if is_ours else None,
+        replicas=job.replicas if is_ours else None,
         nodes=job.nodes,
         cache=job.cache,
         image_reference=job.image.pinned_reference,
@@ -148,7 +149,7 @@ def subject_of(job: Job, **measured: Any) -> Subject:
         layers=tuple((x.compressed_bytes, x.unpacked_bytes) for x in job.image.layers),
         nic_mbit_s=node.nic_mbit_s,
         disk_ceiling_mb_s=node.disk_burst_mb_s or node.disk_write_mb_s,
-        wait_timeout_s=job.wait_timeout_s,
+        wait_timeout_s=job.wait_timeout_s if is_ours else None,
         fingerprint={
             "engine": job.engine.kind,
             "vm_size": node.vm_size,
