@@ -70,7 +70,13 @@ class Ground:
         return Request(**{**values, **changes})
 
     def left(self) -> list[str]:
-        """What is still there of ours, but for the namespace that Jobs share."""
+        """What stays of ours, given a moment to go, but for the namespace that Jobs share."""
+        end_s = time.monotonic() + 3
+        while (left := self._there()) and time.monotonic() < end_s:
+            time.sleep(0.05)
+        return left
+
+    def _there(self) -> list[str]:
         there = [each for collection in TRIAL_COLLECTIONS for each in self.api.all(collection)]
         return [
             f"{each['kind']} {each['metadata']['name']}"

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class HeldCluster:
     lease: lease.Lease
     tell: Tell
     keep_prometheus: bool
+    compiled: set[str] = field(
+        default_factory=set
+    )  # bundles that ClusterLoader2 took in the cluster
     prometheus_hash: str | None = None  # of the stack that this sweep brought up or took over
 
     def choose_nodes(self, job: Job, owner: Owner) -> list[NodeFacts]:

@@ -1,7 +1,7 @@
 """CL2 inside the cluster, as a Kubernetes Job.
 
 Hides the Job's life: made with the rights that CL2 needs, waited for, followed through the API
-server, its report had back whatever CL2's exit code, and all of it removed and seen to be gone.
+server, its report had back whatever CL2's exit code, and all of it removed.
 """
 
 import secrets
@@ -14,6 +14,7 @@ from imgpull.cluster.ownership import (
     IMGPULL,
     MANAGED_BY,
     SYSTEM_NAMESPACE,
+    TRIAL_LABEL,
     ensure_system_namespace,
     object_path,
     wait_gone,
@@ -78,7 +79,7 @@ class JobRunner:
             raise not_compiled(ended, request.log)
 
     def run(self, request: Request, say: Say) -> Ended:
-        """Run CL2 to its end or its limit; its Job and its rights are gone after that."""
+        """Run CL2 to its end or its limit; after that its Job and its rights are told to go."""
         return self._execute(request, say, dry=False)[1]
 
     def _execute(self, request: Request, say: Say, *, dry: bool) -> tuple[Follower, Ended]:
@@ -138,7 +139,7 @@ _PROBED: dict[tuple[str, str], Dialect] = {}
 def _made(
     kube: Kube, labels: Mapping[str, str], pod: jobspec.Pod, files: Mapping[str, bytes]
 ) -> Iterator[str]:
-    """The name of a Job that has just been made, with its files and rights; all gone afterwards.
+    """The name of a Job that has just been made, with its files and rights; removed afterwards.
 
     EngineFailed names what could not be removed.
     """
@@ -156,9 +157,10 @@ def _made(
         yield name
     except BaseException:
         with suppress(ImgpullError):  # the first error counts; the janitor finds the rest
-            _remove(kube, name, wanted)
+            _remove(kube, name, wanted, waits=True)
         raise
-    _remove(kube, name, wanted)
+    # Who owns the trial removes all that carries its label, and waits for it together.
+    _remove(kube, name, wanted, waits=TRIAL_LABEL not in labels)
 
 
 def _create(kube: Kube, collection: str, body: Object) -> None:
@@ -176,9 +178,11 @@ def _create(kube: Kube, collection: str, body: Object) -> None:
         raise
 
 
-def _remove(kube: Kube, name: str, made: Sequence[tuple[str, Object]]) -> None:
+def _remove(kube: Kube, name: str, made: Sequence[tuple[str, Object]], *, waits: bool) -> None:
     paths = [object_path(collection, body) for collection, body in made]
     pods = [object_path(PODS, pod) for pod in pods_of(kube, name)]
     for path in reversed(paths):  # the Job first, then what it lives on
         kube.delete(path)
+    if not waits:
+        return
     wait_gone(kube, [*pods, *paths], _GONE_S)

@@ -69,8 +69,10 @@ class Trial:
                 self._job, self._runner, bundle, self._out, owner, limit.left_s(), stack,
                 cluster.kube.secrets(),
             )  # fmt: skip
-            if not self._runner.is_here:
-                self._runner.dry_run(asked)
+            if not self._runner.is_here and bundle.sha256 not in cluster.compiled:
+                with seen.stage("dry run"):
+                    self._runner.dry_run(asked)
+                cluster.compiled.add(bundle.sha256)
             with seen.stage("prometheus"):
                 stack_done = cluster.prepare_prometheus(self._stack_settings(), self._say)
             self._make_namespace()
