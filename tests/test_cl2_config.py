@@ -362,3 +362,18 @@ def test_the_recorded_test_renders_its_deployment(tmp_path: Path) -> None:
     assert manifest["metadata"]["name"] == "bench-3"
     assert manifest["spec"]["replicas"] == 4
     assert manifest["spec"]["selector"] == {"matchLabels": {"name": "bench-3"}}
+
+
+@pytest.mark.parametrize("word", ["y", "N", "yes", "off"])
+def test_a_word_that_clusterloader_reads_as_a_boolean_is_no_text(bundle: Path, word: str) -> None:
+    text = MODULE.replace("{name: p50,", f"{{name: {word},")
+    (bundle / "kubelet.yaml").write_text(text)
+    with pytest.raises(RenderError, match="name must be a string, got (True|False)"):
+        queries(bundle)
+    (bundle / "kubelet.yaml").write_text(text.replace(f"name: {word},", f"name: '{word}',"))
+    assert queries(bundle) == [word]
+
+
+def queries(bundle: Path) -> list[str]:
+    call = cl2.load_test(bundle / "config.yaml").steps[0].measurements[0]
+    return [query.name for query in cl2.prometheus_queries(call).queries]

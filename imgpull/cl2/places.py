@@ -5,6 +5,7 @@ file, line and path. Keys are matched without regard to case, as CL2's decoder d
 which drops them in silence, unknown keys are refused.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,23 @@ import yaml
 from imgpull.errors import RenderError
 from imgpull.units import parse_duration
 
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 _TAG = "tag:yaml.org,2002:"
+_BOOLEANS = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """CL2's reading: a bare y or n is a boolean too (go-yaml v2 resolve.go), unlike PyYAML's."""
+
+    bool_values = _BOOLEANS
+
+
+Loader.add_implicit_resolver(_TAG + "bool", re.compile("[yYnN]$"), list("yYnN"))
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    bool_values = _BOOLEANS
+
+
 _PLAIN_TAGS = {_TAG + kind for kind in ("bool", "int", "float")}
 
 
@@ -154,7 +169,7 @@ class Place:
 def read_yaml(text: str, file: str) -> Place:
     """The root of the one document in `text`; `file` is the name that errors use."""
     try:
-        documents = [node for node in yaml.compose_all(text, Loader=LOADER) if node is not None]
+        documents = [node for node in yaml.compose_all(text, Loader=Loader) if node is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -178,4 +193,4 @@ def _not_null(node: yaml.Node) -> yaml.Node | None:
 
 
 def _construct(node: yaml.Node) -> Any:
-    return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
+    return _Constructor().construct_object(node, deep=True)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from imgpull.cl2.junit import Junit, read_junit
-from imgpull.cl2.places import LOADER
+from imgpull.cl2.places import Loader
 from imgpull.errors import ReportError
 
 _SUMMARY = re.compile(
@@ -134,7 +134,7 @@ def _generated(files: dict[str, Path]) -> tuple[dict[str, Any] | None, str]:
     if not names:
         return None, ""
     try:
-        data = yaml.load(files.pop(names[0]).read_text(encoding="utf-8"), Loader=LOADER)
+        data = yaml.load(files.pop(names[0]).read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ReportError(f"{names[0]}: not YAML: {error}", hint=_HINT) from error
     if not isinstance(data, dict):
