@@ -368,7 +368,7 @@ def test_the_recorded_test_renders_its_deployment(tmp_path: Path) -> None:
 def test_a_word_that_clusterloader_reads_as_a_boolean_is_no_text(bundle: Path, word: str) -> None:
     text = MODULE.replace("{name: p50,", f"{{name: {word},")
     (bundle / "kubelet.yaml").write_text(text)
-    with pytest.raises(RenderError, match="name must be a string, got (True|False)"):
+    with pytest.raises(RenderError, match=r"name must be a string, got (True|False)"):
         queries(bundle)
     (bundle / "kubelet.yaml").write_text(text.replace(f"name: {word},", f"name: '{word}',"))
     assert queries(bundle) == [word]
