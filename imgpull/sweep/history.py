@@ -1,0 +1,38 @@
+"""What earlier trials of the same cells took: job.json of every sweep beside the one to come.
+
+Hides how they are found without reading all that was ever measured: a sweep's ledger names its
+cells, and only where it names one of these (or is gone) are its trials read.
+"""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from imgpull.errors import ReportError
+from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.sweep.ledger import NAME
+
+
+def earlier_trials(root: Path, cell_ids: Collection[str]) -> list[JobRecord]:
+    """The trials that count, of these cells, in the sweeps under `root`."""
+    return [record for directory in _sweeps(root) for record in _of(directory, cell_ids)]
+
+
+def _sweeps(root: Path) -> Iterator[Path]:
+    if root.is_dir():
+        yield from (path for path in sorted(root.iterdir()) if path.is_dir())
+
+
+def _of(directory: Path, cell_ids: Collection[str]) -> Iterator[JobRecord]:
+    try:
+        ledger = (directory / NAME).read_text("utf-8", errors="replace")
+    except OSError:
+        ledger = None
+    if ledger is not None and not any(cell_id in ledger for cell_id in cell_ids):
+        return
+    for path in job_directories(directory):
+        try:
+            record = read_record(path)
+        except ReportError:
+            continue  # of another version, or broken: nothing is learned from it
+        if record.cell_id in cell_ids and record.counts:
+            yield record

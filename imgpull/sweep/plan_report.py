@@ -1,0 +1,163 @@
+"""A plan with all that is known of it: what table, CSV and JSON are made from.
+
+Hides what a reader must be told besides numbers: what is left out of them, and by what they stand.
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgpull import engines
+from imgpull.config.sweeping import SweepSettings
+from imgpull.sweep.forecast import forecast, history_of
+from imgpull.sweep.overheads import PROMETHEUS, Overhead, bring_ups, overheads
+from imgpull.sweep.plan import Excluded, Matrix, Planned
+from imgpull.sweep.predicting import Say
+from imgpull.sweep.prices import Prices, read_prices
+from imgpull.sweep.spend import Pool, Row, Totals, pools, rows, totals
+
+NOT_COUNTED = "system pool, control plane, disks, registry, network, and time before and after"
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What would run, in order, and what it takes. `begun` is the sweep that it continues."""
+
+    settings: SweepSettings
+    cells: int  # with something to run
+    excluded: Sequence[Excluded]
+    rows: Sequence[Row]
+    totals: Totals
+    pools: Sequence[Pool]
+    prices: Prices
+    command: str  # that starts it
+    begun: Path | None
+    predicting_s: float  # what the predictions themselves took
+    simulated: int  # cells that were simulated for it
+
+    @property
+    def real(self) -> bool:
+        """Whether a cluster is held."""
+        return any(row.real for row in self.rows)
+
+
+def make(
+    matrix: Matrix,
+    plan: Sequence[Planned],
+    settings: SweepSettings,
+    root: Path,
+    command: str,
+    say: Say,
+    *,
+    begun: Path | None = None,
+) -> PlanReport:
+    """Predict the plan. `root` holds earlier sweeps. ConfigError for a broken price file."""
+    prices = read_prices()
+    begin = time.perf_counter()
+    cells = {planned.cell.cell_id: planned.cell for planned in plan}
+    say("reading earlier trials")
+    found = forecast(plan, history_of(root, cells.values()), say, cheap=False)
+    taken_s = time.perf_counter() - begin
+    every = rows(plan, found, prices)
+    return PlanReport(
+        settings=settings,
+        cells=len(cells),
+        excluded=matrix.excluded,
+        rows=every,
+        totals=totals(every, prices),
+        pools=pools(every, prices),
+        prices=prices,
+        command=command,
+        begun=begun,
+        predicting_s=taken_s,
+        simulated=sum(not p.basis.startswith("measured") for p in found.cells.values()),
+    )
+
+
+def command_now(begun: Path | None) -> str:
+    """The command of this process without its until=plan: what starts the sweep it plans."""
+    kept = [a for a in sys.argv[1:] if a.lstrip("+").partition("=")[0] != "until"]
+    named = any(a.lstrip("+").startswith("hydra.sweep.dir=") for a in kept)
+    if begun is not None and not named:
+        kept.append(f"hydra.sweep.dir={begun}")
+    return shlex.join(["python", sys.argv[0], *kept])
+
+
+def overheads_of(report: PlanReport) -> list[Overhead]:
+    """The constants in the predictions of real trials, each once."""
+    simulated = [r.planned.job for r in report.rows if r.real and r.prediction.basis == "simulated"]
+    found = {(o.name, o.took_s): o for job in simulated for o in overheads(job)}
+    if any(bring_ups(simulated)):
+        found[(PROMETHEUS.name, PROMETHEUS.took_s)] = PROMETHEUS
+    return list(found.values())
+
+
+def notes(report: PlanReport) -> list[str]:
+    """What a reader must know of the figures, a sentence each."""
+    found = [*_cost_notes(report), *_cache_notes(report), *_time_notes(report)]
+    reasons = {r.prediction.reason: r.planned.name for r in report.rows if r.wall_s is None}
+    found += [f"not predicted, such as {name}: {reason}" for reason, name in reasons.items()]
+    return found
+
+
+def _cost_notes(report: PlanReport) -> list[str]:
+    if not report.real:
+        return ["simulated and replayed trials cost nothing and pull nothing"]
+    found = [f"nodes are those measured; not counted: {NOT_COUNTED}"]
+    unpriced = sorted({pool.vm_size for pool in report.pools if pool.price is None})
+    if unpriced:
+        found.append(f"no price of {', '.join(unpriced)}: fill in vm_hour in conf/prices.yaml")
+    elif report.prices.egress_gb is None:
+        found.append(
+            "bytes out of the registry are not paid for: conf/prices.yaml has no egress_gb"
+        )
+    sizes = {pool.nodes for pool in report.pools}
+    if {row.planned.job.nodes for row in report.rows if row.real} != sizes:
+        found.append("a pool keeps its largest size while fewer of its nodes are measured")
+    return found + list(report.prices.notes())
+
+
+def _cache_notes(report: PlanReport) -> list[str]:
+    caches = {row.planned.job.cache for row in report.rows if row.real}
+    found = []
+    if "cold" in caches:
+        found.append("cold: at most one pull a node; layers that other images keep are not pulled")
+    if "warm" in caches:
+        found.append("warm: none is pulled by the load; what nodes lack is pulled before, and that "
+                     "pull is in no figure")  # fmt: skip
+    if "as_is" in caches:
+        found.append("as_is: what nodes hold is not known, so what they pull is not")
+    return found
+
+
+def _time_notes(report: PlanReport) -> list[str]:
+    found = []
+    if not all(row.real for row in report.rows):
+        found.append("simulated: time is this computer's; start-up, tracking and plots come on top")
+    places = {pool.cluster for pool in report.pools}
+    if len(places) > 1:
+        longest = max(pool.hours.value or 0.0 for pool in report.pools)
+        found.append(
+            f"{len(places)} clusters: side by side {longest:.1f} h at least, else one after another"
+        )
+    constants = [f"{o.name} {o.took_s:g} s ({o.source})" for o in overheads_of(report)]
+    if constants:
+        found.append(f"around each simulated test: {'; '.join(constants)}")
+    limit_s = [r for r in report.rows if r.real and (r.wall_s or 0) > r.planned.job.trial_limit_s]
+    if limit_s:
+        found.append(f"{len(limit_s)} trials are predicted to outlast trial_limit")
+    hours, cost = report.totals.wall_s.value, report.totals.cost.value
+    most_h, most = report.settings.max_hours, report.settings.max_cost
+    if most_h is not None and hours is not None and hours / 3600 > most_h:
+        found.append(f"max_hours={most_h:g} ends it before its last trial")
+    if most is not None and cost is not None and cost > most:
+        found.append(f"max_cost={most:g} ends it before its last trial")
+    return found
+
+
+def is_simulated(row: Row) -> bool:
+    """Whether a row's own clock is virtual."""
+    return not engines.is_real(row.planned.job)
