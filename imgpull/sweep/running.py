@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from imgpull.engines import Apart, Session
@@ -41,7 +42,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.directory)
-        self.progress = Progress(len(self.plan))
+        self.progress = Progress(self.plan, before=self.ledger.read())
 
     def run(self, launch: Launch, *, together: int = 1) -> int:
         """Launch every trial, `together` at once, do the end step; returns the exit status."""
@@ -71,7 +72,7 @@ class Sweep:
 
     def _one_by_one(self, launch: Launch) -> None:
         for nth, planned in enumerate(self.plan, 1):
-            self.progress.start(planned.name, planned.trial, planned.attempt)
+            self.progress.start(planned)
             launch([planned])
             if self._stops_after(nth):
                 return
@@ -82,10 +83,10 @@ class Sweep:
             for begin in range(0, len(self.plan), together):
                 batch = self.plan[begin : begin + together]
                 self.progress.step(f"{len(batch)} trials side by side")
-                launch(batch)
+                with self.progress.following(self.ledger.path):
+                    launch(batch)
                 for planned in batch:
-                    self.progress.start(planned.name, planned.trial, planned.attempt)
-                    self._take_in(read_record(self.directory / planned.directory))
+                    self._take_in(planned, read_record(self.directory / planned.directory))
                     self._log(self.directory / planned.directory)
                 if self._stops_after(begin + len(batch)):
                     return
@@ -101,15 +102,16 @@ class Sweep:
 
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
-        record = workers.run_trial(self.directory, planned, self.progress.step, self.session)
-        self.progress.step("logging")
+        say = partial(self.progress.step, planned=planned)
+        record = workers.run_trial(self.directory, planned, say, self.session)
+        say("logging")
         self._log(self.directory / planned.directory)
-        self._take_in(record)
+        self._take_in(planned, record)
         return record
 
-    def _take_in(self, record: JobRecord) -> None:
+    def _take_in(self, planned: Planned, record: JobRecord) -> None:
         self.records.append(record)
-        self.progress.finish(record)
+        self.progress.finish(planned, record)
 
     def _log(self, job_dir: Path) -> None:
         run_id = self.tracked.log(job_dir)

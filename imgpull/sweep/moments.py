@@ -1,0 +1,66 @@
+"""When things happened, and how long a session has lasted, as a ledger's lines tell it.
+
+Hides that clocks are set while a sweep runs: `at` is the wall clock's, for people; `clock_s`, where
+a line has it, is a clock that no one sets, which measures within one session.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+Event = Mapping[str, Any]
+
+
+def at_s(at: object) -> float | None:
+    """An event's time as seconds since 1970; None when it has none."""
+    try:
+        told = datetime.fromisoformat(at) if isinstance(at, str) else None
+    except ValueError:
+        return None
+    if told is None:
+        return None
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+
+
+def moment_s(event: Event) -> float | None:
+    """When, in seconds of a clock that measures time within one session."""
+    clock_s = number(event.get("clock_s"))
+    return at_s(event.get("at")) if clock_s is None else clock_s
+
+
+def number(value: object) -> float | None:
+    """A number that may be counted with; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass
+class SessionClock:
+    """How long one session has lasted, by the clock that no one sets where its lines tell it."""
+
+    begun: float | None = None
+    latest: float | None = None
+    latest_at: float | None = None
+    trials_s: float = 0.0
+    rebuilt: bool = False
+
+    def take(self, event: Event) -> None:
+        moment = moment_s(event)
+        if moment is not None:
+            self.begun = moment if self.begun is None else self.begun
+            self.latest = moment
+            self.latest_at = at_s(event.get("at"))
+        self.rebuilt = self.rebuilt or bool(event.get("rebuilt"))
+        if event.get("event") == "finished":
+            self.trials_s += number(event.get("wall_s")) or 0.0
+
+    def spent_s(self, now: float | None) -> float:
+        """Seconds until the last event, or until `now`, seconds since 1970, of one that runs."""
+        # Made anew from directories, a ledger has one moment only: then its trials' own times.
+        if self.rebuilt or self.begun is None or self.latest is None:
+            return max(self.trials_s, 0.0)
+        since = now - self.latest_at if now is not None and self.latest_at is not None else 0.0
+        return max(self.latest - self.begun, 0.0) + max(since, 0.0)
