@@ -160,7 +160,7 @@ def long_sweep(copy: Path, cells: int, clock_name: str) -> list[Table]:
     clock.wrap(pipeline, "run_job", "job")
     clock.wrap(SimEngine, "run", "engine")
     clock.wrap(render, "write", "write")
-    clock.wrap(matrix, "_compose", "compose")
+    clock.wrap(matrix, "_composed", "compose")
     clock.wrap(matrix, "_checked", "check")
     clock.wrap(render, "render", "render")
     clock.wrap(tracked.Tracked, "__init__", "open")

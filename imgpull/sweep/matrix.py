@@ -4,6 +4,7 @@ Hides Hydra's override grammar and composition. Whatever is wrong with a cell ra
 anything runs or is created.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -20,7 +21,9 @@ from imgpull import engines, render
 from imgpull.config import job as jobs
 from imgpull.config import sweeping
 from imgpull.errors import ConfigError
-from imgpull.sweep.plan import Cell, Matrix
+from imgpull.sweep.composing import Composer, composer
+from imgpull.sweep.exclude import Exclusion, exclusion
+from imgpull.sweep.plan import Cell, Excluded, Matrix
 from imgpull.sweep.progress import Progress
 
 Swept = tuple[tuple[str, str], ...]  # (key, level) of what varies in the matrix
@@ -29,11 +32,17 @@ Swept = tuple[tuple[str, str], ...]  # (key, level) of what varies in the matrix
 def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]) -> Matrix:
     """The cells that the arguments span, the last key varying fastest, each checked."""
     combinations = _combinations(loader, arguments)
+    composed = composer(loader, config)
     cells: dict[str, Cell] = {}
+    left_out = _LeftOut()
     with Progress() as progress:
         for number, (overrides, swept) in enumerate(combinations, 1):
             progress.step(f"checking cell {number} of {len(combinations)}")
-            cell = _checked(_compose(loader, config, overrides, swept))
+            values = _composed(composed, overrides, swept)
+            # Before any check: what cannot run is a good reason to leave it out.
+            if left_out.takes(overrides, swept, values):
+                continue
+            cell = _checked(_cell(overrides, swept, values))
             if cell.cell_id in cells:
                 first = " ".join(cells[cell.cell_id].overrides)
                 raise ConfigError(
@@ -41,7 +50,49 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
                     hint="leave one out, or use trials=2 to run a cell twice",
                 )
             cells[cell.cell_id] = cell
-    return Matrix(list(cells.values()))
+        for note in left_out.notes():
+            progress.say(f"note: {note}")
+    if not cells:
+        raise left_out.everything()
+    return Matrix(list(cells.values()), left_out.found)
+
+
+class _LeftOut:
+    """What `exclude` leaves out, and which of its expressions did it."""
+
+    def __init__(self) -> None:
+        self.found: list[Excluded] = []
+        self._asked: dict[str, Exclusion] = {}
+        self._counts: Counter[str] = Counter()
+
+    def takes(self, overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]) -> bool:
+        """Whether this combination is left out, and by what; ConfigError points into the text."""
+        hit = []
+        for text in values["exclude"]:
+            if text not in self._asked:
+                self._asked[text] = exclusion(text)
+            if self._asked[text].holds(values):
+                hit.append(text)
+        self._counts.update(hit)
+        if hit:
+            self.found.append(Excluded(overrides, _levels_of(values, swept), hit[0]))
+        return bool(hit)
+
+    def notes(self) -> list[str]:
+        """An expression that leaves out nothing is likely a mistake."""
+        return [
+            f"exclude '{text}' leaves out nothing of this matrix"
+            for text in self._asked
+            if not self._counts[text]
+        ]
+
+    def everything(self) -> ConfigError:
+        """The error to raise when no combination is left."""
+        told = ", ".join(f"'{text}' {count}" for text, count in self._counts.items())
+        return ConfigError(
+            f"exclude leaves nothing to run: of {len(self.found)} combinations {told}",
+            hint="correct or drop an expression: exclude=[]",
+        )
 
 
 def _combinations(
@@ -78,24 +129,35 @@ def _levels(override: Override) -> list[str]:
     return [str(level) for level in override.sweep_string_iterator()]
 
 
-def _compose(
-    loader: ConfigLoader, config: DictConfig, overrides: tuple[str, ...], swept: Swept
-) -> Cell:
-    composed = loader.load_sweep_config(config, list(overrides))
+def _composed(composed: Composer, overrides: tuple[str, ...], swept: Swept) -> Mapping[str, Any]:
+    """The resolved configuration of a combination."""
     for key, level in swept:
-        if key == "experiment" and composed.hydra.sweeper.params:
+        if key == "experiment" and composed.spans_a_matrix(overrides):
             raise ConfigError(
                 f"experiment={level} spans a matrix of its own and cannot be a level of another",
                 hint=f"run it alone: experiment={level}",
             )
-    values = jobs.resolve(composed)
+    return composed.values(overrides)
+
+
+def _cell(overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]) -> Cell:
     job = jobs.job_from(values)
     subject = engines.build(job).subject
-    # Recorded reports and ready-made tests are factors by name: paths differ between machines.
-    told = {*jobs.FACTORS, "engine.report", "engine.bundle"}
+    # A recorded report is a factor by its name: a path would differ between machines.
+    told = {*jobs.FACTORS, "engine.report"}
     further = {key: _level(values, key, text) for key, text in swept if key not in told}
     factors = {**subject.factors, **further}
     return Cell(overrides, subject.cell_id, subject.label, job, values, factors, None)
+
+
+def _levels_of(values: Mapping[str, Any], swept: Swept) -> dict[str, Any]:
+    """The factors of a combination that is not checked, so that no Job can tell them."""
+    standing = {key: values.get(key) for key in jobs.FACTORS}
+    named = {
+        key: level.get("name") if isinstance(level, Mapping) else level
+        for key, level in standing.items()
+    }
+    return {**named, **{key: _level(values, key, text) for key, text in swept if key not in named}}
 
 
 def _level(values: Mapping[str, Any], key: str, text: str) -> Any:
@@ -111,7 +173,10 @@ def _level(values: Mapping[str, Any], key: str, text: str) -> Any:
 def _checked(cell: Cell) -> Cell:
     """The cell with its bundle, once both are what its engine can run."""
     engine = engines.build(cell.job)
-    engine.check()
+    # A plan can be had before there is a cluster; `imgpull doctor` asks one.
+    asks_a_cluster = engines.is_real(cell.job) and cell.values["until"] == "plan"
+    if not asks_a_cluster:
+        engine.check()
     if not engine.renders:
         if cell.values["trials"] > 1:
             raise ConfigError(
@@ -122,6 +187,8 @@ def _checked(cell: Cell) -> Cell:
     files = render.render(cell.job)
     if cell.job.ready_made is None:  # else its engine compiles it
         render.check(files)
+    if asks_a_cluster:
+        return replace(cell, files=files)
     with TemporaryDirectory(prefix="imgpull-") as directory:
         engine.validate(render.write(files, Path(directory)))
     return replace(cell, files=files)
