@@ -82,6 +82,7 @@ class Standing:
     eta_s: float | None  # None: unknown
     spent_s: float  # in all sessions
     virtual_s: float | None  # lived through by simulated clusters; None: none was
+    cost: float | None  # of all attempts that ended; None: of one at least it is not known
     excluded: int
     session: Session
 
@@ -170,6 +171,10 @@ class Course:
         """The trials that run, by trial_id."""
         return sorted(self._running)
 
+    def undone(self) -> list[str]:
+        """The directories of the trials that are not done."""
+        return [t.directory for t in self._trials.values() if t.state != "done" and t.directory]
+
     def is_done(self, trial_id: str, attempt: int) -> bool:
         """Whether this attempt of a trial has ended."""
         return (trial_id, attempt) in self._attempts
@@ -199,6 +204,7 @@ class Course:
             eta_s=self._eta_s({each.trial_id: each.elapsed_s for each in running}),
             spent_s=self._spent_s + self._clock.spent_s(now if alive else None),
             virtual_s=self._virtual_s(),
+            cost=self._cost(),
             excluded=self._excluded,
             session=self._session,
         )
@@ -221,6 +227,10 @@ class Course:
         found = [number(event.get("virtual_s")) for event in self._attempts.values()]
         lived = [virtual_s for virtual_s in found if virtual_s is not None]
         return sum(lived) if lived else None
+
+    def _cost(self) -> float | None:
+        known = [number(event.get("cost")) for event in self._attempts.values()]
+        return None if None in known else sum(cost for cost in known if cost is not None)
 
     def _close_session(self) -> None:
         self._spent_s += self._clock.spent_s(None)
