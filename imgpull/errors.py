@@ -6,6 +6,7 @@ ImgpullError(message, hint)      str() is "message\\n  hint"
 ├── EngineUnavailable   nothing ran yet                         -> install, log in, pick another
 ├── EngineFailed        it ran and broke                        -> read the named log
 ├── ReportError         a report is missing or of unknown shape -> version, or wrong directory
+├── LedgerError         a sweep's ledger takes no line          -> free the disk, `imgpull resume DIR`
 └── TrackingError       the record is safe, MLflow is not       -> `imgpull log DIR` later
 
 Numbers that would mislead are a verdict (results), never an exception.
@@ -43,6 +44,10 @@ class EngineFailed(ImgpullError):
 
 class ReportError(ImgpullError):
     """A report or record is missing or of a shape that this version does not know."""
+
+
+class LedgerError(ImgpullError):
+    """A sweep's ledger cannot be read or written; the trials' directories still hold all."""
 
 
 class TrackingError(ImgpullError):

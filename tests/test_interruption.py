@@ -106,7 +106,9 @@ def test_on_failure_stop_ends_the_sweep_after_the_failed_trial(
     ended = run_py(tmp_path, *THREE, "on_failure=stop", "tracking=none")
     assert ended.status == 1
     assert verdicts(ended.sweep) == ["valid", "failed"]
-    assert "on_failure=stop: 1 trial after it" in ended.err
+    assert "stopped: on_failure=stop: 1 trial failed or invalid" in ended.err
+    (stopped,) = [event for event in ended.events if event["event"] == "stopped"]
+    assert len(stopped["left"]) == 1
     assert "1 of 3 trials not done; add resume=auto" in ended.err
     assert ended.out.splitlines()[-1] == f"summary:  {ended.sweep / 'summary.csv'}"
 
@@ -264,15 +266,18 @@ def test_a_trial_that_does_not_count_is_attempted_again_beside_the_first(
     script(fail_trial(2, RuntimeError("broken")))
     first = run_py(tmp_path, *TWO, "tracking=none")
     assert verdicts(first.sweep) == ["valid", "failed"]
-    (first.sweep / "1/attempt-2").mkdir()  # of a session that was cut off
+    (first.sweep / "1/attempt-2").mkdir()
+    (first.sweep / "1/attempt-2/run.log").write_text("of a session that was cut off")
     again = run_py(tmp_path, *TWO, "resume=auto", "tracking=none")
     assert again.status == 0
     assert verdicts(first.sweep) == ["valid", "failed", "valid"]
     broken, retried = again.records[1:]
     assert broken.trial_id == retried.trial_id
-    assert (broken.attempt, retried.attempt) == (1, 3)
-    assert (first.sweep / "1/attempt-3/report/junit.xml").exists()
-    assert "attempt 3" in again.err
+    assert (broken.attempt, retried.attempt) == (1, 2)
+    assert (first.sweep / "1/attempt-2/report/junit.xml").exists()
+    assert "cut off" in (first.sweep / "1/attempt-2/cut-off-1/run.log").read_text()
+    assert "cut off" not in (first.sweep / "1/attempt-2/run.log").read_text()
+    assert "attempt 2" in again.err
     assert len((again.sweep / "summary.csv").read_text().splitlines()) == 4  # all are shown
 
 

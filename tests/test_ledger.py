@@ -30,7 +30,8 @@ def ledger() -> Iterator[Ledger]:
 
 def told(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The events without what the ledger adds to each."""
-    return [{k: v for k, v in event.items() if k not in ("at", "schema")} for event in found]
+    added = ("at", "schema", "clock_s")
+    return [{k: v for k, v in event.items() if k not in added} for event in found]
 
 
 @given(st.lists(events, max_size=5))
@@ -72,14 +73,14 @@ def test_an_event_is_on_disk_when_append_returns(
     assert [json.loads(text)["trial_id"] for text in synced] == ["a-t1"]
 
 
-@given(st.data())
-def test_a_line_cut_off_by_a_crash_costs_only_itself(data: st.DataObject) -> None:
+@given(st.floats(0, 1))
+def test_a_line_cut_off_by_a_crash_costs_only_itself(share: float) -> None:
     with ledger() as book:
         book.append("started", trial_id="first")
         whole = book.path.stat().st_size
         book.append("started", trial_id="cut off \N{SNOWMAN}")
         size = book.path.stat().st_size
-        cut = data.draw(st.integers(whole, size - 2))  # the last character is not even a newline
+        cut = whole + round(share * (size - 2 - whole))  # the last character is not even a newline
         os.truncate(book.path, cut)
         assert [event["trial_id"] for event in book.read()] == ["first"]
         book.append("started", trial_id="next")

@@ -239,6 +239,16 @@ def test_the_ledger_tells_the_sweep_from_plan_to_end(standard: Ended) -> None:
     in_order = sorted(standard.records, key=lambda record: record.position)
     assert planned == [record.trial_id for record in in_order]
     assert standard.events[-1]["status"] == 0
+    assert standard.events[-1]["left"] == []
+    sweep, first = standard.events[0], standard.records[0]
+    assert sweep["settings"] == {
+        "order": "blocks", "seed": 0, "trials": 1, "first_trial": 1, "retries": 0,
+        "stop_after": None, "max_hours": None, "max_cost": None,
+    }  # fmt: skip
+    assert {cell["cell_id"] for cell in sweep["cells"]} == {r.cell_id for r in standard.records}
+    finished = {e["trial_id"]: e for e in standard.events if e["event"] == "finished"}
+    assert finished[first.trial_id]["position"] == first.position
+    assert finished[first.trial_id]["wall_s"] == first.wall_s
 
 
 def test_the_summary_has_a_row_for_each_trial(standard: Ended) -> None:

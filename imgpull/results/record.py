@@ -5,7 +5,9 @@ is over. Format history: schema 1 (0.1.0) is the first.
 """
 
 import csv
+import errno
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -89,10 +91,37 @@ class JobRecord:
 
 
 def write_record(directory: Path, record: JobRecord) -> None:
-    """Write `job.json` whole or not at all."""
+    """Write `job.json` whole or not at all; it is on disk when this returns, as all it speaks of.
+
+    A power cut must not leave a valid trial whose pulls.csv is empty.
+    """
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            _sync(path, os.O_RDONLY)
     temporary = directory / "job.json.tmp"
-    temporary.write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n", "utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(directory / "job.json")
+    sync_directory(directory)
+    sync_directory(directory.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory survive a power cut."""
+    _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def read_record(directory: Path) -> JobRecord:

@@ -5,7 +5,6 @@ nothing but a configuration, and how an exit status gets past both. Whatever is 
 request ends with status 2 and nothing created.
 """
 
-import secrets
 import shutil
 import signal
 import sys
@@ -18,22 +17,25 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
-from imgpull import engines, pipeline, render
+from imgpull import engines, render
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Session
 from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep import forecast, workers
+from imgpull.sweep.beginning import begin
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
 from imgpull.sweep.launching import launch
-from imgpull.sweep.ledger import NAME as LEDGER
 from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.limits import Limits, earlier_spending
 from imgpull.sweep.matrix import checked_matrix
+from imgpull.sweep.places import is_named, new_directory, require_free, wanted_directory
 from imgpull.sweep.plan import (
     Cell,
+    Matrix,
     Planned,
     factor_levels,
     matrix_id,
@@ -42,7 +44,7 @@ from imgpull.sweep.plan import (
     sweep_name,
 )
 from imgpull.sweep.progress import Progress
-from imgpull.sweep.resume import Earlier, find_earlier, sweep_directories
+from imgpull.sweep.resume import Asked, Earlier, find_earlier, sweep_directories
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
 
@@ -87,7 +89,7 @@ def run_task(config: DictConfig) -> None:
         )))  # fmt: skip
     sweep = _active[-1]
     subdir = str(HydraConfig.get().sweep.subdir)
-    planned = next(planned for planned in sweep.plan if planned.directory == subdir)
+    planned = sweep.launched(subdir)
     if jobs.resolve(config) != planned.values:
         # Hydra composes again for each job; its snapshot in .hydra/ then says something else.
         sweep.warn_once(
@@ -110,16 +112,16 @@ def _run(
     settings = settings_from(asked)
     if settings.until == "render":
         return _write_bundles(cells, config)
+    if settings.until == "plan":
+        return _show_plan(matrix, config, settings)
     with ExitStack() as held:
-        earlier = _find_earlier(config, matrix_id(cells, settings.seed), settings)
+        earlier = _find_earlier(config, cells, settings)
         if earlier:
             held.enter_context(Ledger(earlier.directory).held())
         else:
-            _require_free(config)
+            require_free(config)
         trials = range(settings.first_trial, settings.first_trial + settings.trials)
         plan = plan_trials(cells, trials, settings.order, settings.seed, earlier)
-        if settings.until == "plan":
-            return forecast.show(matrix, plan, settings, config)
         if earlier and earlier.ended and not plan:
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK
@@ -127,12 +129,13 @@ def _run(
         with Progress() as progress:
             progress.step("opening tracking")
             tracked = Tracked(_tracking(asked["tracking"]))
-        directory = earlier.directory if earlier else _new_directory(config)
+        directory = earlier.directory if earlier else new_directory(config)
         if not earlier:
             held.enter_context(Ledger(directory).held())
         shared = held.enter_context(ExitStack())
         session = shared.enter_context(_session(directory, plan, new=not earlier))
-        _begin(config, directory, cells, plan)
+        spent_s, cost = earlier_spending(Ledger(directory).read())
+        begin(config, directory, matrix, plan, settings, earlier)
         sweep = Sweep(
             directory=directory,
             plan=plan,
@@ -141,7 +144,10 @@ def _run(
             session=session,
             parent=earlier.parent if earlier else None,
             earlier=earlier.unlogged if earlier else (),
-            stop_on_failure=settings.stop_after == 1,
+            stop_after=settings.stop_after,
+            retries=settings.retries,
+            seed=settings.seed,
+            limits=Limits(settings.max_hours, settings.max_cost, spent_s, cost),
         )
         _active[:] = [sweep]
         together = 1 if serial else workers.batch_size()
@@ -155,6 +161,17 @@ def _run(
             print(f"error: the cluster could not be given back: {error}", file=sys.stderr)
             status = status or FAILED
         return status
+
+
+def _show_plan(matrix: Matrix, config: DictConfig, settings: SweepSettings) -> int:
+    """until=plan: what would run now; no lock is taken and nothing is created."""
+    earlier = _find_earlier(config, matrix.cells, settings)
+    if not earlier:
+        require_free(config)
+    trials = range(settings.first_trial, settings.first_trial + settings.trials)
+    plan = plan_trials(matrix.cells, trials, settings.order, settings.seed, earlier)
+    begun = earlier.directory if earlier else None
+    return forecast.show(matrix, plan, settings, config, begun=begun)
 
 
 def _is_serial(launcher: Launcher, plan: Sequence[Planned]) -> bool:
@@ -200,8 +217,8 @@ def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
             raise ConfigError(
                 f"until=render: engine={cell.job.engine.kind} renders nothing", hint="use until=run"
             )
-    _require_free(config)
-    directory = _new_directory(config)
+    require_free(config)
+    directory = new_directory(config)
     named = names(cells)
     for number, cell in enumerate(cells):
         bundle = render.write(cell.files or {}, directory / str(number) / "bundle")
@@ -210,63 +227,15 @@ def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
     return OK
 
 
-def _find_earlier(config: DictConfig, matrix: str, settings: SweepSettings) -> Earlier | None:
+def _find_earlier(
+    config: DictConfig, cells: Sequence[Cell], settings: SweepSettings
+) -> Earlier | None:
     if settings.resume != "auto":
         return None
-    wanted = _wanted_directory(config)
-    return find_earlier([wanted] if _chosen(config) else sweep_directories(wanted.parent), matrix)
-
-
-def _wanted_directory(config: DictConfig) -> Path:
-    return Path(config.hydra.sweep.dir).absolute()
-
-
-def _chosen(config: DictConfig) -> bool:
-    """Whether the command names the sweep's directory; otherwise it is a time and needs a tail."""
-    return any(o.lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra)
-
-
-def _require_free(config: DictConfig) -> None:
-    wanted = _wanted_directory(config)
-    if _chosen(config) and wanted.is_dir() and any(wanted.iterdir()):
-        sweep = (wanted / LEDGER).exists()
-        raise ConfigError(
-            f"hydra.sweep.dir={wanted} {'holds a sweep already' if sweep else 'is not empty'}",
-            hint="name another directory"
-            + (", or continue the same sweep with resume=auto" if sweep else ""),
-        )
-
-
-def _new_directory(config: DictConfig) -> Path:
-    """A directory of the sweep's own: a random tail, because two may start in one second."""
-    wanted = _wanted_directory(config)
-    if _chosen(config):
-        wanted.mkdir(parents=True, exist_ok=True)
-        return wanted
-    while True:
-        directory = wanted.with_name(f"{wanted.name}_{secrets.token_hex(2)}")
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return directory
+    wanted = wanted_directory(config)
+    asked = Asked(matrix_id(cells, settings.seed), {cell.cell_id for cell in cells}, settings.seed)
+    return find_earlier([wanted] if is_named(config) else sweep_directories(wanted.parent), asked)
 
 
 def _tracking(values: Mapping[str, Any]) -> schema.Tracking:
     return schema.Tracking(**{**values, "kind": schema.TrackingKind[values["kind"]]})
-
-
-def _begin(
-    config: DictConfig, directory: Path, cells: Sequence[Cell], plan: Sequence[Planned]
-) -> None:
-    with open_dict(config):
-        config.hydra.sweep.dir = str(directory)
-    if not (directory / "multirun.yaml").exists():
-        OmegaConf.save(config, directory / "multirun.yaml")
-    begun = {
-        "event": "sweep",
-        "matrix": matrix_id(cells, cells[0].job.seed),
-        "arguments": sys.argv[1:],
-        "git": pipeline.git_state(),
-    }
-    Ledger(directory).append_all([begun, *(planned.as_event() for planned in plan)])

@@ -8,7 +8,7 @@ import hashlib
 import platform
 import random
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -123,7 +123,7 @@ def plan_trials(
     done = earlier.done if earlier else {}
     position = earlier.positions if earlier else 0
     every = [pipeline.trial_id(cell.cell_id, trial) for trial in trials for cell in cells]
-    numbers = _numbers(every, earlier.taken if earlier else frozenset())
+    numbers = _numbers(every, earlier)
     plan: list[Planned] = []
     for block, trial, cell in order_trials(cells, trials, order, seed):
         trial_id = pipeline.trial_id(cell.cell_id, trial)
@@ -140,11 +140,16 @@ def plan_trials(
     return plan
 
 
-def _numbers(trial_ids: Sequence[str], taken: Set[int]) -> dict[str, str]:
-    """Directories as the matrix was given, whatever the order of running; none is used twice."""
+def _numbers(trial_ids: Sequence[str], earlier: Earlier | None) -> dict[str, str]:
+    """Directories as the matrix was given, whatever the order of running; none is used twice.
+
+    What an earlier session planned keeps its number, also when it was cut off.
+    """
+    taken = earlier.taken if earlier else frozenset()
+    known = earlier.planned if earlier else {}
     free = count(max(len(trial_ids), *(number + 1 for number in taken), 0))
     return {
-        trial_id: str(number if number not in taken else next(free))
+        trial_id: known.get(trial_id) or str(number if number not in taken else next(free))
         for number, trial_id in enumerate(trial_ids)
     }
 

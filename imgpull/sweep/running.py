@@ -4,6 +4,7 @@ Hides what must happen whatever a trial does: the ledger knows of each, MLflow's
 and the end step is done, on Ctrl-C too.
 """
 
+import errno
 import shlex
 import sys
 import traceback
@@ -16,10 +17,13 @@ from imgpull.engines import Apart, Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord, read_record
 from imgpull.sweep import workers
+from imgpull.sweep.agenda import Agenda
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, Conclusion, conclude
 from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.limits import Limits
 from imgpull.sweep.plan import Planned
 from imgpull.sweep.progress import Progress
+from imgpull.sweep.stopping import Stopping
 from imgpull.sweep.tracked import Tracked
 
 Launch = Callable[[Sequence[Planned]], None]
@@ -36,13 +40,24 @@ class Sweep:
     session: Session = field(default_factory=Apart)
     parent: str | None = None
     earlier: Sequence[Path] = ()
-    stop_on_failure: bool = False
-    records: list[JobRecord] = field(default_factory=list)
+    stop_after: int | None = None
+    retries: int = 0
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.directory)
-        self.progress = Progress(self.plan, before=self.ledger.read())
+        self.progress = Progress(self.plan, self.limits.expected_s, before=self.ledger.read())
+        self.agenda = Agenda(self.plan, retries=self.retries, seed=self.seed)
+        self.stopping = Stopping(
+            self.session,
+            self.limits,
+            self.stop_after,
+            cells=len({planned.cell.cell_id for planned in self.plan}),
+        )
+        self.stopped: str | None = None
+        self._launched: dict[str, Planned] = {}  # by directory
 
     def run(self, launch: Launch, *, together: int = 1) -> int:
         """Launch every trial, `together` at once, do the end step; returns the exit status."""
@@ -58,38 +73,68 @@ class Sweep:
             else:
                 self._side_by_side(launch, together)
         except KeyboardInterrupt:
-            self.ledger.append("interrupted")
+            self._tell_interrupted()
             return INTERRUPTED
         except Exception as error:
             # Not the trial's: a full disk, a conf/ broken meanwhile, a bug. What is done counts.
-            known = isinstance(error, ImgpullError)
-            if not known:
-                traceback.print_exc()
-            words = str(error) if known else f"{type(error).__name__}: {error}"
-            self.warnings.append(f"the sweep broke: {words}")
+            self.warnings.append(f"the sweep broke: {self._words(error)}")
             return FAILED
-        return OK if all(record.counts for record in self.records) else FAILED
+        done = self.agenda.final
+        counts = all(record.counts for record in done.values())
+        return OK if counts and not self.agenda else FAILED
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, ImgpullError):
+            return str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            again = f"imgpull resume {shlex.quote(str(self.directory))}"
+            return f"{type(error).__name__}: {error}\n  free some space, then: {again}"
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+
+    def _tell_interrupted(self) -> None:
+        try:
+            self.ledger.append("interrupted")
+        except ImgpullError as error:
+            self.warn_once(str(error))
 
     def _one_by_one(self, launch: Launch) -> None:
-        for nth, planned in enumerate(self.plan, 1):
+        while planned := self._next():
             self.progress.start(planned)
             launch([planned])
-            if self._stops_after(nth):
-                return
 
     def _side_by_side(self, launch: Launch, together: int) -> None:
         """Workers run the trials; what they left is taken in here, in the order of the plan."""
-        with workers.told(self.directory, self.plan):
-            for begin in range(0, len(self.plan), together):
-                batch = self.plan[begin : begin + together]
+        with workers.told(self.directory) as tell:
+            while batch := self._next_batch(together):
                 self.progress.step(f"{len(batch)} trials side by side")
+                tell(batch)
                 with self.progress.following(self.ledger.path):
                     launch(batch)
                 for planned in batch:
-                    self._take_in(planned, read_record(self.directory / planned.directory))
                     self._log(self.directory / planned.directory)
-                if self._stops_after(begin + len(batch)):
-                    return
+                    self._take_in(planned, read_record(self.directory / planned.directory))
+
+    def _next(self) -> Planned | None:
+        """The next trial in its place; None when all are done, or the rest shall not run."""
+        upcoming = self.agenda.peek()
+        if upcoming is None:
+            return None
+        self.stopped = self.stopping.why(upcoming)
+        if self.stopped:
+            self.ledger.append("stopped", why=self.stopped, left=self.agenda.left)
+            self.warnings.append(f"stopped: {self.stopped}")
+            return None
+        planned = self.agenda.take()
+        assert planned is not None
+        self._launched[planned.directory] = planned
+        return planned
+
+    def _next_batch(self, most: int) -> list[Planned]:
+        batch: list[Planned] = []
+        while len(batch) < most and self.stopped is None and (planned := self._next()):
+            batch.append(planned)
+        return batch
 
     def _start(self) -> None:
         self.progress.step("opening tracking")
@@ -99,6 +144,10 @@ class Sweep:
             self.ledger.append("parent", run_id=self.tracked.parent)
         for job_dir in self.earlier:
             self._log(job_dir)
+
+    def launched(self, subdir: str) -> Planned:
+        """The trial that was handed out for this directory."""
+        return self._launched[subdir]
 
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
@@ -110,23 +159,19 @@ class Sweep:
         return record
 
     def _take_in(self, planned: Planned, record: JobRecord) -> None:
-        self.records.append(record)
+        again = self.agenda.ended(planned, record)
+        self.stopping.note(planned, record, final=again is None)
+        self.limits.add(workers.cost(planned, record))
         self.progress.finish(planned, record)
+        if again:
+            self.ledger.append_all([again.as_event()])
+            self.progress.add(again)
 
     def _log(self, job_dir: Path) -> None:
         run_id = self.tracked.log(job_dir)
         if run_id:
             where = job_dir.relative_to(self.directory).as_posix()
             self.ledger.append("logged", dir=where, run_id=run_id)
-
-    def _stops_after(self, done: int) -> bool:
-        """Whether on_failure=stop ends the sweep with trials left."""
-        left = len(self.plan) - done
-        if not left or not self.stop_on_failure or all(each.counts for each in self.records):
-            return False
-        trials = f"{left} trial{'s' * (left > 1)}"
-        self.warnings.append(f"on_failure=stop: {trials} after it did not run")
-        return True
 
     def warn_once(self, warning: str) -> None:
         """Say this at the end."""
@@ -137,14 +182,15 @@ class Sweep:
         from rich.console import Console
 
         console = Console(highlight=False)
+        left = self.agenda.left
         try:
             end = conclude(self.directory, console)
         except KeyboardInterrupt:  # a second one: no time for plots
             status, end = INTERRUPTED, Conclusion()
         try:
-            self.ledger.append("ended", status=status, verdicts=end.counts)
-        except OSError as error:
-            self.warn_once(f"the ledger could not be written: {error}")
+            self.ledger.append("ended", status=status, verdicts=end.counts, left=left)
+        except ImgpullError as error:
+            self.warn_once(str(error))
         killed = status == INTERRUPTED
         self.tracked.finish(self.directory, killed=killed, counts=end.counts, note=end.markdown)
         self._warn(end.warnings)
@@ -159,6 +205,6 @@ class Sweep:
         away = self.tracked.warning(self.directory)
         for warning in [*self.warnings, *warnings, *([away] if away else [])]:
             self.progress.say(f"warning: {warning}")
-        left = len(self.plan) - len(self.records)
+        left = len(self.agenda.left)
         if left:
             self.progress.say(f"{left} of {len(self.plan)} trials not done; add resume=auto")

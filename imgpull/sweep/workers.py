@@ -8,9 +8,10 @@ lines of it; MLflow, table and progress stay with the process that runs the swee
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from imgpull import engines, pipeline
 from imgpull.engines import Say, Session
@@ -28,15 +29,26 @@ def batch_size() -> int:
     return _BATCH * (os.cpu_count() or 1)
 
 
+Tell = Callable[[Sequence[Planned]], None]
+
+
 @contextmanager
-def told(directory: Path, plan: Sequence[Planned]) -> Iterator[None]:
-    """While this lasts, workers that are started know the plan of the sweep in `directory`."""
-    with tempfile.NamedTemporaryFile(prefix="imgpull-plan-") as file:
-        pickle.dump((directory, {planned.directory: planned for planned in plan}), file)
-        file.flush()
-        os.environ[_PLAN] = file.name
+def told(directory: Path) -> Iterator[Tell]:
+    """While this lasts, workers that are started can be told what the sweep in `directory` plans.
+
+    They may live longer than a batch, so the environment names one file that is replaced.
+    """
+    with tempfile.TemporaryDirectory(prefix="imgpull-plan-") as folder:
+        path = Path(folder) / "plan"
+
+        def tell(batch: Sequence[Planned]) -> None:
+            told = directory, {planned.directory: planned for planned in batch}
+            path.with_suffix(".new").write_bytes(pickle.dumps(told))
+            path.with_suffix(".new").replace(path)
+
+        os.environ[_PLAN] = str(path)
         try:
-            yield
+            yield tell
         finally:
             del os.environ[_PLAN]
 
@@ -57,7 +69,13 @@ def run_planned(subdir: str) -> None:
 def run_trial(directory: Path, planned: Planned, say: Say, session: Session) -> JobRecord:
     """Run one planned trial of the sweep in `directory`; the ledger knows its begin and end."""
     ledger = Ledger(directory)
-    ledger.append("started", trial_id=planned.trial_id, dir=planned.directory)
+    which = {
+        "trial_id": planned.trial_id,
+        "attempt": planned.attempt,
+        "dir": planned.directory,
+        "position": planned.position,
+    }
+    ledger.append("started", **which)
     place = pipeline.Place(
         directory=directory / planned.directory,
         name=planned.name,
@@ -69,12 +87,27 @@ def run_trial(directory: Path, planned: Planned, say: Say, session: Session) -> 
         sweep=sweep_name(directory),
     )
     record = pipeline.run_job(planned.job, planned.values, planned.cell.files, place, say, session)
-    ledger.append(
-        "finished",
-        trial_id=record.trial_id,
-        dir=planned.directory,
-        verdict=record.verdict,
-        wall_s=record.wall_s,
-        virtual_s=record.virtual_s,
-    )
+    ledger.append_all([finished_event(record, planned.directory, cost(planned, record))])
     return record
+
+
+def finished_event(record: JobRecord, directory: str, cost: float | None) -> dict[str, Any]:
+    """The ledger's line of a trial that is over."""
+    return {
+        "event": "finished",
+        "trial_id": record.trial_id,
+        "attempt": record.attempt,
+        "dir": directory,
+        "position": record.position,
+        "verdict": record.verdict,
+        "slo": record.slo,
+        "reason": record.reasons[0] if record.reasons else "",
+        "wall_s": record.wall_s,
+        "virtual_s": record.virtual_s,
+        "cost": cost,
+    }
+
+
+def cost(planned: Planned, record: JobRecord) -> float | None:
+    """What a trial cost, in the currency of the prices; None where no price is known."""
+    return None if engines.is_real(planned.job) else 0.0

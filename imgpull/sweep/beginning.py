@@ -1,0 +1,93 @@
+"""What is written when a sweep begins or goes on: its request, its plan, and what was cut off.
+
+Hides how a session finds the directory of one that was killed: half a trial is moved aside, a lost
+ledger was rebuilt, a trial that ended without its line gets it.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from imgpull import pipeline
+from imgpull.config.sweeping import SweepSettings
+from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.places import MULTIRUN
+from imgpull.sweep.plan import Matrix, Planned, matrix_id, names
+from imgpull.sweep.resume import ATTEMPT, Earlier
+
+CUT_OFF = "cut-off-"
+_TOLD = (
+    "order", "seed", "trials", "first_trial", "retries", "stop_after", "max_hours", "max_cost",
+)  # fmt: skip
+
+
+def begin(
+    config: DictConfig,
+    directory: Path,
+    matrix: Matrix,
+    plan: Sequence[Planned],
+    settings: SweepSettings,
+    earlier: Earlier | None,
+) -> None:
+    """Write multirun.yaml and the ledger's first lines of this session."""
+    with open_dict(config):
+        config.hydra.sweep.dir = str(directory)
+    if not (directory / MULTIRUN).exists():
+        temporary = directory / f"{MULTIRUN}.tmp"
+        OmegaConf.save(config, temporary)
+        temporary.replace(directory / MULTIRUN)
+    if earlier:
+        for planned in plan:
+            set_aside(directory / planned.directory)
+    told = [_request(matrix, settings), *(planned.as_event() for planned in plan)]
+    Ledger(directory).append_all(told)
+
+
+def _request(matrix: Matrix, settings: SweepSettings) -> dict[str, Any]:
+    cells = matrix.cells
+    named = names(cells)
+    return {
+        "event": "sweep",
+        "matrix": matrix_id(cells, settings.seed),
+        "arguments": sys.argv[1:],
+        "cwd": str(Path.cwd()),
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "git": pipeline.git_state(),
+        "settings": {key: getattr(settings, key) for key in _TOLD},
+        "cells": [
+            {
+                "cell_id": cell.cell_id,
+                "name": named[cell.cell_id],
+                "factors": dict(cell.factors),
+                "overrides": list(cell.overrides),
+            }
+            for cell in cells
+        ],
+        "excluded": [asdict(each) for each in matrix.excluded],
+        "engine": ",".join(sorted({cell.job.engine.kind for cell in cells})),
+    }
+
+
+def set_aside(job_dir: Path) -> None:
+    """Move what a trial left that was cut off: the next one finds its directory empty."""
+    if not job_dir.is_dir():
+        return
+    left = [
+        path for path in sorted(job_dir.iterdir()) if not path.name.startswith((ATTEMPT, CUT_OFF))
+    ]
+    if not left:
+        return
+    aside = next(
+        path for number in count(1) if not (path := job_dir / f"{CUT_OFF}{number}").exists()
+    )
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)

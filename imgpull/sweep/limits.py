@@ -1,0 +1,53 @@
+"""`max_hours` and `max_cost`: what all sessions of a sweep have spent, and what still fits.
+
+Hides how both are counted. Hours are those of every session by the monotonic clock, as the ledger
+has them, so that a clock that jumps or a pause between two sessions counts nothing. Cost is each
+trial's own time at the price of its cluster. Asked between trials only: none is stopped by it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from imgpull.sweep.ledger import Event, elapsed_s
+from imgpull.sweep.plan import Planned
+
+
+@dataclass
+class Limits:
+    """What a session may still spend. `expected_s`: trial_id -> wall seconds it should take."""
+
+    max_hours: float | None = None
+    max_cost: float | None = None
+    spent_s: float = 0.0  # by earlier sessions
+    cost: float = 0.0  # so far, in the currency of the prices
+    expected_s: Mapping[str, float] = field(default_factory=dict)
+    begun_s: float = field(default_factory=time.monotonic)
+
+    def add(self, cost: float | None) -> None:
+        """A trial has cost so much; None where nobody knows."""
+        self.cost += cost or 0.0
+
+    def reached(self, planned: Planned, cost_per_hour: float | None) -> str | None:
+        """Why this trial is not begun; None when it fits."""
+        next_s = self.expected_s.get(planned.trial_id) or 0.0
+        if self.max_hours is not None:
+            spent_h = (self.spent_s + time.monotonic() - self.begun_s) / 3600
+            if spent_h >= self.max_hours or spent_h + next_s / 3600 > self.max_hours:
+                return f"max_hours={self.max_hours:g}: {_spent(spent_h, next_s / 3600, ' h')}"
+        if self.max_cost is not None and cost_per_hour:
+            next_cost = cost_per_hour * next_s / 3600
+            if self.cost >= self.max_cost or self.cost + next_cost > self.max_cost:
+                return f"max_cost={self.max_cost:g}: {_spent(self.cost, next_cost, '')}"
+        return None
+
+
+def _spent(spent: float, expected: float, unit: str) -> str:
+    further = f", the next trial needs some {expected:.2g}{unit}" if expected else ""
+    return f"{spent:.2g}{unit} spent{further}"
+
+
+def earlier_spending(events: Sequence[Event]) -> tuple[float, float]:
+    """(seconds, cost) of the sessions that a ledger tells of."""
+    cost = sum(float(e.get("cost") or 0.0) for e in events if e["event"] == "finished")
+    return elapsed_s(events), cost

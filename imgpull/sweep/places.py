@@ -1,0 +1,61 @@
+"""Where a sweep lies: the directory that its command names, or a new one of its own.
+
+Hides that two sweeps may start in one second, and that a named directory may hold something.
+"""
+
+import secrets
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from imgpull.errors import ConfigError
+from imgpull.results.record import sync_directory
+from imgpull.sweep.ledger import NAME as LEDGER
+from imgpull.sweep.ledger import Ledger
+
+MULTIRUN = "multirun.yaml"
+
+
+def wanted_directory(config: DictConfig) -> Path:
+    """Where the command wants its sweep, a random tail aside."""
+    return Path(config.hydra.sweep.dir).absolute()
+
+
+def is_named(config: DictConfig) -> bool:
+    """Whether the command names the sweep's directory; otherwise it is a time and needs a tail."""
+    return any(o.lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra)
+
+
+def require_free(config: DictConfig) -> None:
+    """ConfigError when the directory that the command names holds something."""
+    wanted = wanted_directory(config)
+    if is_named(config) and wanted.is_dir() and not _is_unused(wanted):
+        sweep = (wanted / LEDGER).exists()
+        raise ConfigError(
+            f"hydra.sweep.dir={wanted} {'holds a sweep already' if sweep else 'is not empty'}",
+            hint="name another directory"
+            + (", or continue the same sweep with resume=auto" if sweep else ""),
+        )
+
+
+def _is_unused(directory: Path) -> bool:
+    """Whether nothing is in it, or what a sweep leaves that was killed before its first line."""
+    names = {path.name for path in directory.iterdir()}
+    return names <= {LEDGER, MULTIRUN, f"{MULTIRUN}.tmp"} and not Ledger(directory).read()
+
+
+def new_directory(config: DictConfig) -> Path:
+    """A directory of the sweep's own: a random tail, because two may start in one second."""
+    wanted = wanted_directory(config)
+    if is_named(config):
+        wanted.mkdir(parents=True, exist_ok=True)
+        sync_directory(wanted.parent)
+        return wanted
+    while True:
+        directory = wanted.with_name(f"{wanted.name}_{secrets.token_hex(2)}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        sync_directory(directory.parent)
+        return directory
