@@ -18,7 +18,8 @@ from imgpull.engines import Subject
 from imgpull.errors import ReportError
 from imgpull.pulls import Pull
 from imgpull.results.measure import cold_share, seen_share
-from imgpull.results.pull_rows import pull_rows, write_pulls
+from imgpull.results.pull_rows import pull_rows
+from imgpull.results.pulls_file import read_pulls, write_pulls
 from imgpull.results.seen import PodRow, Rates, read_events, read_pods, read_rates
 from imgpull.tables import Container, write_pods
 
@@ -408,6 +409,19 @@ def test_pulls_csv_has_the_columns_of_the_design_and_empty_cells_for_unknown(
     unknown = ("digest", "pull_s", "wait_s", "size_bytes", "fetched_bytes", "leader")
     assert {missing[column] for column in unknown} == {""}
     assert missing["failure"] == "not_found"
+
+
+def test_pulls_csv_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = list(recorded("one-node.json").values())
+    write_pulls(tmp_path / "pulls.csv", rows)
+    assert read_pulls(tmp_path / "pulls.csv") == rows
+    assert read_pulls(tmp_path / "none.csv") == []
+
+
+def test_another_table_is_not_read_as_pulls(tmp_path: Path) -> None:
+    (tmp_path / "pulls.csv").write_text("namespace,pod\nns,p\n")
+    with pytest.raises(ReportError, match="is not what this version writes"):
+        read_pulls(tmp_path / "pulls.csv")
 
 
 def test_a_rate_counts_from_the_row_before_it(tmp_path: Path) -> None:

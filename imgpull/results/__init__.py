@@ -6,7 +6,8 @@ from pathlib import Path
 from imgpull import cl2
 from imgpull.engines import Outcome, Subject
 from imgpull.results.measure import measurements
-from imgpull.results.pull_rows import pull_rows, write_pulls
+from imgpull.results.pull_rows import pull_rows
+from imgpull.results.pulls_file import write_pulls
 from imgpull.results.record import write_measurements
 from imgpull.results.seen import read_events, read_pods, read_rates
 from imgpull.results.verdict import judge

@@ -4,12 +4,10 @@ Hides how a pull is told from kubelet's events: who on a node moved the bytes, w
 was cold. The rule for every engine: what was not seen is empty. Columns: docs/design.md 4.3.
 """
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -290,20 +288,3 @@ def _censored(row: Pull, pod: PodRow | None, subject: Subject, ended_s: float) -
     if math.isinf(ended_s) or ended_s <= subject.deadline_s(pod.created):
         return row
     return replace(row, outcome="censored", pull_s=None, wait_s=None)
-
-
-def write_pulls(path: Path, rows: Iterable[Pull]) -> None:
-    """Write pulls.csv; unknown values are empty."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(pulls.COLUMNS)
-        for row in rows:
-            out.writerow(_cell(value) for value in astuple(row))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
