@@ -1,0 +1,191 @@
+"""Least squares of a sweep on the log scale: a mean for each cell, and for each block cells share.
+
+Hides the design and its error, which is what trials of one cell differ by: an effect that is not
+the same everywhere does not widen its own interval.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from imgpull.analysis.cells import levels, varied
+from imgpull.analysis.pairing import pair_column
+from imgpull.analysis.readings import by_cell, level_of, readings_of, with_number
+from imgpull.analysis.statistics import CONFIDENCE, Floats, estimate
+
+HEADLINE = "image_pull_p50_s"
+_NO_SPREAD = 1e-9  # of logs
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The logs of the trials that enter, which cell and block each belongs to, and their cells."""
+
+    logs: Floats
+    cell: list[int]
+    block: list[Any]
+    cells: list[dict[str, Any]]  # the levels of each cell
+    paired: bool
+    bounded: frozenset[int]  # cells with a trial that is known only from below
+
+    def sizes(self) -> list[int]:
+        return [self.cell.count(place) for place in range(len(self.cells))]
+
+
+def gather(frame: pd.DataFrame, column: str) -> Trials | None:
+    """What enters the model; None when fewer than two cells have a number."""
+    keys = [key for key in varied(frame) if key != "engine"]
+    counted = frame[frame["counts"]]
+    logs: list[float] = []
+    cell: list[int] = []
+    block: list[Any] = []
+    cells: list[dict[str, Any]] = []
+    bounded: set[int] = set()
+    label = pair_column(counted)
+    for _, group in by_cell(counted):
+        known = with_number(group, column)
+        readings = readings_of(known, column)
+        if not readings or min(one.value for one in readings) <= 0:
+            continue
+        if any(one.at_least for one in readings):
+            bounded.add(len(cells))
+        logs += [math.log(one.value) for one in readings]
+        cell += [len(cells)] * len(readings)
+        block += list(known[label]) if label else [None] * len(readings)
+        cells.append({key: level_of(group[key].iloc[0]) for key in keys})
+    if len(cells) < 2:
+        return None
+    paired = label is not None and _connected(cell, block, len(cells))
+    return Trials(np.asarray(logs), cell, block, cells, paired, frozenset(bounded))
+
+
+def _connected(cell: Sequence[int], block: Sequence[Any], cells: int) -> bool:
+    """Whether blocks can be told from cells: at least two, each linked to all others by cells."""
+    blocks = list(dict.fromkeys(block))
+    if len(blocks) < 2:
+        return False
+    design = _dummies(cell, range(cells))
+    design = np.hstack([design, _dummies(block, blocks)])
+    return int(np.linalg.matrix_rank(design)) == cells + len(blocks) - 1
+
+
+def _dummies(values: Sequence[Any], known: Sequence[Any]) -> Floats:
+    return np.asarray([[float(value == level) for level in known] for value in values])
+
+
+class Model:
+    """Least squares of the logs: a mean for each cell, and one for each block but the first."""
+
+    def __init__(self, found: Trials) -> None:
+        design = _dummies(found.cell, range(len(found.cells)))
+        blocks = list(dict.fromkeys(found.block))[1:] if found.paired else []
+        self._blocks = _dummies(found.block, blocks) if blocks else np.empty((len(design), 0))
+        design = np.hstack([design, self._blocks])
+        self.spare = len(design) - design.shape[1]  # degrees of freedom of the error
+        self._means: Any = None
+        if self.spare > 0:
+            from statsmodels.regression.linear_model import OLS
+
+            self._means = OLS(found.logs, design).fit()
+        self._width = design.shape[1]
+        self._simple = [
+            float(found.logs[[one == place for one in found.cell]].mean())
+            for place in range(len(found.cells))
+        ]
+
+    def change(self, pairs: Sequence[tuple[int, int]]) -> tuple[float, float, float, float]:
+        """The mean change of logs from one cell to another: value, low, high, p (NaN: unknown)."""
+        if self._means is None:
+            mean = float(np.mean([self._simple[b] - self._simple[a] for a, b in pairs]))
+            return mean, math.nan, math.nan, math.nan
+        contrast = np.zeros(self._width)
+        for start, end in pairs:
+            contrast[end] += 1 / len(pairs)
+            contrast[start] -= 1 / len(pairs)
+        if self._means.mse_resid < _NO_SPREAD**2:
+            value = float(contrast @ self._means.params)
+            return value, value, value, float(abs(value) < _NO_SPREAD)
+        tested = self._means.t_test(contrast)
+        low, high = tested.conf_int(1 - CONFIDENCE)[0]
+        return float(tested.effect[0]), float(low), float(high), float(tested.pvalue)
+
+    def product_p(self, found: Trials, one: str, other: str) -> float | None:
+        """The p of an F test of two factors' product; None where it cannot be tested."""
+        if self._means is None or self._means.mse_resid < _NO_SPREAD**2:
+            return None
+        keys = list(found.cells[0])
+        parts = [self._blocks, np.ones((len(found.logs), 1))]
+        for key in keys:
+            parts.append(self._of(found, (key,)))
+        smaller = np.hstack(parts)
+        larger = np.hstack([smaller, self._of(found, (one, other))])
+        from scipy import stats
+
+        ranks = [int(np.linalg.matrix_rank(design)) for design in (smaller, larger)]
+        if ranks[0] == ranks[1]:
+            return None
+        squares = [_rest(design, found.logs) for design in (smaller, larger)]
+        explained = (squares[0] - squares[1]) / (ranks[1] - ranks[0])
+        ratio = explained / self._means.mse_resid
+        return float(stats.f.sf(ratio, ranks[1] - ranks[0], self.spare))
+
+    @staticmethod
+    def _of(found: Trials, keys: Sequence[str]) -> Floats:
+        values = [tuple(found.cells[place][key] for key in keys) for place in found.cell]
+        return _dummies(values, list(dict.fromkeys(values)))
+
+
+def _rest(design: Floats, logs: Floats) -> float:
+    """The squares that a design leaves unexplained."""
+    fitted = design @ np.linalg.lstsq(design, logs, rcond=None)[0]
+    return float(((logs - fitted) ** 2).sum())
+
+
+def independent(found: Trials) -> list[str]:
+    """The factors, without those that always move along with an earlier one."""
+    kept: list[str] = []
+    for key in found.cells[0]:
+        own = [str(cell[key]) for cell in found.cells]
+        if len(set(own)) < 2:
+            continue
+        for first in kept:
+            other = [str(cell[first]) for cell in found.cells]
+            if len(set(zip(own, other, strict=True))) == len(set(own)) == len(set(other)):
+                break
+        else:
+            kept.append(key)
+    return kept
+
+
+def ordered_levels(frame: pd.DataFrame, factor: str) -> list[Any]:
+    """Numbers ascending; of words the fastest to pull first, by the geometric mean of trials."""
+    known = levels(frame[factor])
+    if not any(isinstance(level, str) for level in known) or HEADLINE not in frame.columns:
+        return known
+    speeds = frame[HEADLINE].astype(float)
+    mean = {
+        level: estimate(
+            list(speeds[[level_of(one) == level for one in frame[factor]]].dropna())
+        ).value
+        for level in known
+    }
+    return sorted(known, key=lambda level: (math.isnan(mean[level]), mean[level]))
+
+
+def alike(
+    cells: Sequence[Mapping[str, Any]], factor: str, start: Any, end: Any
+) -> list[tuple[int, int]]:
+    """Places of cells that are at `start` and `end` of a factor and alike in all others."""
+    of_start, of_end = (
+        {
+            tuple(str(level) for key, level in cell.items() if key != factor): place
+            for place, cell in enumerate(cells)
+            if cell[factor] == wanted
+        }
+        for wanted in (start, end)
+    )
+    return [(place, of_end[rest]) for rest, place in of_start.items() if rest in of_end]
