@@ -28,7 +28,7 @@ from imgpull.analysis.statistics import (
 )
 
 TRIALS = st.lists(st.floats(1, 2000), min_size=2, max_size=8)
-PAIRS = st.lists(st.tuples(st.floats(1, 2000), st.floats(1, 2000)), min_size=2, max_size=8)
+PAIRS = st.lists(st.tuples(st.floats(1, 2000), st.floats(1, 2000)), min_size=2, max_size=7)
 
 # Student's t, two-sided 95 %, from a printed table: degrees of freedom -> quantile.
 T = {2: 4.303, 4: 2.776, 8: 2.306}
