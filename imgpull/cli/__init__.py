@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imgpull import __version__
-from imgpull.cli import clusters, status
+from imgpull.cli import clusters, plan, status
 from imgpull.errors import ConfigError, ImgpullError, ReportError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(clusters.cluster, name="cluster")
 app.add_typer(clusters.image, name="image")
 app.command()(clusters.doctor)
 app.command()(clusters.janitor)
+app.command()(plan.plan)
 app.command()(status.status)
 
 

@@ -67,10 +67,10 @@ def print_page(report: PlanReport, console: "Console") -> None:
         say()
         for name, text in _sums(report):
             say(f"{name:<12}{text}")
-    for note in notes(report):
-        say(f"- {note}")
-    say(_predicted(report))
-    say(f"start it:   {report.command}")
+        for note in notes(report):
+            say(f"- {note}")
+        say(_predicted(report))
+        say(f"start it:   {report.command}")
 
 
 def _headline(report: PlanReport) -> str:
@@ -203,13 +203,21 @@ def _sums(report: PlanReport) -> list[tuple[str, str]]:
         found += [
             ("node-hours", _with_pool(sums.node_hours, sums.pool_node_hours, _figure, report)),
             ("cost", _cost(report)),
-            ("registry", f"{sums.registry_bytes.text(units.format_size)} out of it, at most"),
+            ("registry", _registry(sums.registry_bytes)),
         ]
     elif sums.virtual_bytes.value:
         found.append(
             ("registry", f"({sums.virtual_bytes.text(units.format_size)} in the simulator)")
         )
     return found
+
+
+def _registry(moved: Total) -> str:
+    if moved.value is None:
+        return "unknown"
+    return moved.text(lambda count: f"{units.format_size(count)} out of it") + ", at most" * (
+        not moved.unknown
+    )
 
 
 def _waiting(report: PlanReport) -> str:

@@ -3,6 +3,7 @@
 Hides what a reader must be told besides numbers: what is left out of them, and by what they stand.
 """
 
+import re
 import shlex
 import sys
 import time
@@ -82,8 +83,16 @@ def command_now(begun: Path | None) -> str:
     kept = [a for a in sys.argv[1:] if a.lstrip("+").partition("=")[0] != "until"]
     named = any(a.lstrip("+").startswith("hydra.sweep.dir=") for a in kept)
     if begun is not None and not named:
-        kept.append(f"hydra.sweep.dir={begun}")
+        kept.append(in_directory(begun))
     return shlex.join(["python", sys.argv[0], *kept])
+
+
+def in_directory(begun: Path) -> str:
+    """The override that names a sweep's directory, quoted where Hydra wants it."""
+    text = str(begun)
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        text = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"hydra.sweep.dir={text}"
 
 
 def overheads_of(report: PlanReport) -> list[Overhead]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imgpull import cl2, render
+from imgpull.cl2.places import read_yaml
 from imgpull.config.job import Job
-from imgpull.engines.sim import SimEngine, _scrape_interval_s, _test, _world
+from imgpull.engines.sim import SimEngine, _scrape_interval_s, _world
 from imgpull.engines.sim.interpreter import Interpreter
 from imgpull.engines.sim.subset import require_playable
 from imgpull.errors import ConfigError
@@ -24,8 +25,8 @@ class Rehearsal:
     """The virtual seconds of one trial of a bundle."""
 
     virtual_s: float
-    waiting_s: float  # of steps that only sleep
-    pulling_s: float  # from the first PullImage of any node to the last answer
+    waiting_s: float  # of steps that only sleep, while nothing is pulled
+    pulling_s: float  # from the first pull asked for to the last one there
 
 
 def rehearse(job: Job, files: Mapping[str, str]) -> Rehearsal:
@@ -38,27 +39,37 @@ def rehearse(job: Job, files: Mapping[str, str]) -> Rehearsal:
     world = _world(job)
     with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
         bundle = render.write(files, Path(directory))
-        test = _without_queries(_test(bundle))
+        test = _without_queries(_test(bundle, files))
         require_playable(test, world)
         run = Interpreter(world, test, _scrape_interval_s(bundle))
-        waiting_s = 0.0
+        sleeps: list[tuple[float, float]] = []
         for step in test.steps:
             begun_s = run.clock_s
             run.step(step)
             if _sleeps(step):
-                waiting_s += run.clock_s - begun_s
-    return Rehearsal(run.clock_s, waiting_s, _pulling_s(run))
+                sleeps.append((begun_s, run.clock_s))
+    first_s, last_s = _pulls(run)
+    waiting_s = sum(
+        end_s - begin_s - max(0.0, min(end_s, last_s) - max(begin_s, first_s))
+        for begin_s, end_s in sleeps
+    )
+    return Rehearsal(run.clock_s, waiting_s, last_s - first_s)
 
 
 def sleeps_s(files: Mapping[str, str]) -> float:
     """The seconds of a bundle's steps that only sleep; RenderError when it cannot be read."""
     with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-        test = _test(render.write(files, Path(directory)))
+        test = _test(render.write(files, Path(directory)), files)
     return sum(
         max(call.seconds("duration", "") for call in step.measurements)
         for step in test.steps
         if _sleeps(step)
     )
+
+
+def _test(bundle: render.Bundle, files: Mapping[str, str]) -> cl2.TestConfig:
+    overrides = read_yaml(files[render.OVERRIDES], render.OVERRIDES).mapping()
+    return cl2.load_test(bundle.test_config, overrides)
 
 
 def _sleeps(step: cl2.Step) -> bool:
@@ -76,11 +87,13 @@ def _without_queries(test: cl2.TestConfig) -> cl2.TestConfig:
     return replace(test, steps=tuple(s for s in steps if s.phases or s.measurements))
 
 
-def _pulling_s(run: Interpreter) -> float:
+def _pulls(run: Interpreter) -> tuple[float, float]:
+    """When the first was asked for and the last was there; nothing is waited for after the end."""
     attempts = [attempt for pod in run.trace().pods for attempt in pod.attempts]
-    begun = [attempt.asked_s for attempt in attempts]
-    ended = [run.clock_s if each.ended_s is None else each.ended_s for each in attempts]
-    return max(ended) - min(begun) if attempts else 0.0
+    if not attempts:
+        return 0.0, 0.0
+    ended = (run.clock_s if each.ended_s is None else each.ended_s for each in attempts)
+    return min(each.asked_s for each in attempts), min(run.clock_s, max(ended))
 
 
 def _require_rates(job: Job) -> None:
