@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgpull import exporters, units
-from imgpull.cl2 import load_test, object_manifest, prometheus_queries
+from imgpull.cl2 import TestConfig, load_test, object_manifest, prometheus_queries
 from imgpull.cl2.places import read_yaml
 from imgpull.config.job import MEASURED_LABEL, Job, scrape_room_s
 from imgpull.config.readymade import OVERRIDES as OVERRIDES
@@ -79,20 +79,38 @@ def check(files: Mapping[str, str], templates: Path = TEMPLATES) -> None:
     A query that does not parse costs CL2 fifteen minutes of retries, a broken file a cluster.
     """
     with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-        bundle = write(files, Path(directory))
-        try:
-            overrides = read_yaml(files[OVERRIDES], OVERRIDES).mapping()
-            test = load_test(bundle.test_config, overrides)
-            for phase in (phase for step in test.steps for phase in step.phases):
-                for bundled in phase.objects:
-                    object_manifest(bundled, 0, "namespace")
-        except RenderError as error:
-            raise _traced(error, files, templates) from error
+        check_written(write(files, Path(directory)), files, templates)
+
+
+def check_written(bundle: Bundle, files: Mapping[str, str], templates: Path = TEMPLATES) -> None:
+    """The same for a bundle that is written already."""
+    try:
+        test = load(bundle)
+        for phase in (phase for step in test.steps for phase in step.phases):
+            for bundled in phase.objects:
+                object_manifest(bundled, 0, "namespace")
+    except RenderError as error:
+        raise _traced(error, files, templates) from error
     for call in (call for step in test.steps for call in step.measurements):
         if call.method == "GenericPrometheusQuery" and call.action == "start":
             where = f"{call.file}:{call.line}: {call.identifier}"
             for query in prometheus_queries(call).queries:
                 check_query(query.query, f"{where}/{query.name}")
+
+
+@functools.lru_cache(maxsize=2)  # a bundle is checked by two, one after the other
+def load(bundle: Bundle) -> TestConfig:
+    """The test of a bundle; RenderError names file, line and fix."""
+    return load_test(bundle.test_config, overrides(bundle))
+
+
+def overrides(bundle: Bundle) -> dict[str, Any]:
+    """What --testoverrides gives to every template of the test."""
+    path = bundle.directory / OVERRIDES
+    try:
+        return read_yaml(path.read_text("utf-8"), OVERRIDES).mapping()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RenderError(f"{OVERRIDES}: {error}", hint=f"correct templates/{OVERRIDES}") from error
 
 
 def _traced(error: RenderError, files: Mapping[str, str], templates: Path) -> RenderError:
@@ -149,6 +167,9 @@ def _environment(templates: Path) -> "Environment":
     return environment
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, default=asdict)
+
+
 def _yaml(value: Any) -> str:
     """A value as JSON, which YAML contains: quoted so that it cannot add structure."""
     import jinja2
@@ -157,7 +178,7 @@ def _yaml(value: Any) -> str:
         str(value)  # raises jinja2's own error, which knows the name
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f").removesuffix(".0")  # YAML reads 1e-05 as text
-    text = json.dumps(value, ensure_ascii=False, default=asdict)
+    text = _JSON.encode(value)
     if "{{" in text:
         raise ConfigError(
             f"{text} carries '{{{{', which ClusterLoader2 would read as a template",
@@ -166,6 +187,8 @@ def _yaml(value: Any) -> str:
     if isinstance(value, str) and '"' in value and value.isprintable():
         # A query reads better in single quotes; printable text has no other escape in them.
         return "'" + value.replace("'", "''") + "'"
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 

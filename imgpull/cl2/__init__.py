@@ -17,7 +17,7 @@ from imgpull.cl2.testconfig import (
     TuningSet,
     load_test,
     object_manifest,
-    object_place,
+    object_text,
     require_supported,
 )
 from imgpull.cl2.writer import TRANSITIONS, ReportWriter, nearest_rank, percentiles
@@ -42,7 +42,7 @@ __all__ = [
     "load_test",
     "nearest_rank",
     "object_manifest",
-    "object_place",
+    "object_text",
     "percentiles",
     "prometheus_queries",
     "read_report",

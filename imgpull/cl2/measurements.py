@@ -7,6 +7,7 @@ Source: perf-tests 4b34154 clusterloader2/pkg/measurement/common.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from imgpull.cl2.places import Place
@@ -127,8 +128,13 @@ class PrometheusQueries:
     dimensions: tuple[str, ...] = ()
 
 
-def read_calls(place: Place, entry: int = 0) -> Iterator[MeasurementCall]:
+@lru_cache(maxsize=1024)  # configs of one matrix share most of their measurements, see alike.py
+def read_calls(place: Place, entry: int = 0) -> tuple[MeasurementCall, ...]:
     """The calls that one entry of `measurements` makes: one, or one for each of its instances."""
+    return tuple(_calls(place, entry))
+
+
+def _calls(place: Place, entry: int) -> Iterator[MeasurementCall]:
     fields = place.fields("method", "identifier", "params", "instances")
     method = fields["method"].text()
     identifier, instances = fields["identifier"].text(), fields["instances"].items()

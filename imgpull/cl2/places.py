@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from imgpull.cl2.alike import compose
 from imgpull.errors import RenderError
 from imgpull.units import parse_duration
 
@@ -169,7 +170,7 @@ class Place:
 def read_yaml(text: str, file: str) -> Place:
     """The root of the one document in `text`; `file` is the name that errors use."""
     try:
-        documents = [node for node in yaml.compose_all(text, Loader=Loader) if node is not None]
+        documents = compose(text, Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

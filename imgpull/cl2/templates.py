@@ -7,7 +7,6 @@ else between double braces by name and line, before a cluster would.
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from imgpull.cl2.places import Place, read_yaml
@@ -56,24 +55,17 @@ def fill(text: str, values: Mapping[str, Any], file: str) -> str:
 
 
 def render_object(
-    template_path: Path, *, basename: str, index: int, namespace: str, values: Mapping[str, Any]
-) -> Place:
-    """The manifest of object `<basename>-<index>`, with its lines; its name is as it is written.
+    text: str, file: str, *, basename: str, index: int, namespace: str, values: Mapping[str, Any]
+) -> str:
+    """The manifest of object `<basename>-<index>` of this template; its name is as written.
 
     BaseName, Index, Name and Namespace always win over `values`.
     """
-    file = template_path.name
-    try:
-        text = template_path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RenderError(
-            f"{template_path}: cannot be read: {error}", hint="Name an object template that exists."
-        ) from error
     _check_identity(text, file)
     own = {
         "BaseName": basename, "Index": index, "Name": f"{basename}-{index}", "Namespace": namespace,
     }  # fmt: skip
-    return read_yaml(fill(text, {**values, **own}, file), file)
+    return fill(text, {**values, **own}, file)
 
 
 @cache  # of one text a thousand objects are made

@@ -8,6 +8,7 @@ Source of the rules: perf-tests 4b34154 clusterloader2/api/validation.go.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ class ObjectBundle:
     fill: dict[str, Any]
     mapping: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
+
+    @cached_property  # a thousand objects are made of it
+    def text(self) -> str:
+        """The template as it stands in its file."""
+        try:
+            return self.template_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RenderError(
+                f"{self.template_path}: cannot be read: {error}",
+                hint="Name an object template that exists.",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -174,8 +186,14 @@ def object_manifest(bundle: ObjectBundle, index: int, namespace: str) -> dict[st
 
 def object_place(bundle: ObjectBundle, index: int, namespace: str) -> Place:
     """The same with its lines, and with the name that is written."""
+    return read_yaml(object_text(bundle, index, namespace), bundle.template_path.name)
+
+
+def object_text(bundle: ObjectBundle, index: int, namespace: str) -> str:
+    """The same as text."""
     return render_object(
-        bundle.template_path,
+        bundle.text,
+        bundle.template_path.name,
         basename=bundle.basename,
         index=index,
         namespace=namespace,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 from imgpull.errors import ConfigError
@@ -18,9 +19,9 @@ def typed(values: Any, kind: Any, path: str = "") -> Any:
     """`values` as a `kind` of the schema; ConfigError names the key under `path` and the fix."""
     if kind is Any:
         return values
-    if isinstance(kind, type) and is_dataclass(kind):
+    if _is_group(kind):
         return _group(values, kind, path)
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner = _parts(kind)
     if origin in (types.UnionType, Union):
         (wanted,) = (one for one in inner if one is not types.NoneType)
         return None if values is None else typed(values, wanted, path)
@@ -33,8 +34,23 @@ def typed(values: Any, kind: Any, path: str = "") -> Any:
     return _scalar(values, origin or kind, path)
 
 
+@cache
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and is_dataclass(kind)
+
+
+@cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
+
+
+@cache
+def _fields(kind: Any) -> Mapping[str, Any]:
+    return {item.name: item for item in fields(kind)}
+
+
 def _group(values: Any, kind: Any, path: str) -> Any:
-    known = {item.name: item for item in fields(kind)}
+    known = _fields(kind)
     valid = f"valid keys here: {', '.join(sorted(known))}"
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} is {values!r}, not a group of keys", hint=valid)

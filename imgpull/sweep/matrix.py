@@ -35,14 +35,14 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
     composed = composer(loader, config)
     cells: dict[str, Cell] = {}
     left_out = _LeftOut()
-    with Progress() as progress:
+    with Progress() as progress, TemporaryDirectory(prefix="imgpull-") as room:
         for number, (overrides, swept) in enumerate(combinations, 1):
             progress.step(f"checking cell {number} of {len(combinations)}")
             values = _composed(composed, overrides, swept)
             # Before any check: what cannot run is a good reason to leave it out.
             if left_out.takes(overrides, swept, values):
                 continue
-            cell = _checked(_cell(overrides, swept, values))
+            cell = _checked(*_cell(overrides, swept, values), Path(room))
             if cell.cell_id in cells:
                 first = " ".join(cells[cell.cell_id].overrides)
                 raise ConfigError(
@@ -140,14 +140,19 @@ def _composed(composed: Composer, overrides: tuple[str, ...], swept: Swept) -> M
     return composed.values(overrides)
 
 
-def _cell(overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]) -> Cell:
+def _cell(
+    overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]
+) -> tuple[Cell, engines.Engine]:
+    """The cell without its bundle, and the engine that it asks for."""
     job = jobs.job_from(values)
-    subject = engines.build(job).subject
+    engine = engines.build(job)
+    subject = engine.subject
     # A recorded report is a factor by its name: a path would differ between machines.
     told = {*jobs.FACTORS, "engine.report"}
     further = {key: _level(values, key, text) for key, text in swept if key not in told}
     factors = {**subject.factors, **further}
-    return Cell(overrides, subject.cell_id, subject.label, job, values, factors, None)
+    cell = Cell(overrides, subject.cell_id, subject.label, job, values, factors, None)
+    return cell, engine
 
 
 def _levels_of(values: Mapping[str, Any], swept: Swept) -> dict[str, Any]:
@@ -170,9 +175,8 @@ def _level(values: Mapping[str, Any], key: str, text: str) -> Any:
     return found if isinstance(found, str | int | float) else text
 
 
-def _checked(cell: Cell) -> Cell:
-    """The cell with its bundle, once both are what its engine can run."""
-    engine = engines.build(cell.job)
+def _checked(cell: Cell, engine: engines.Engine, room: Path) -> Cell:
+    """The cell with its bundle, once both are what its engine can run; `room` is overwritten."""
     # A plan can be had before there is a cluster; `imgpull doctor` asks one.
     asks_a_cluster = engines.is_real(cell.job) and cell.values["until"] == "plan"
     if not asks_a_cluster:
@@ -185,10 +189,9 @@ def _checked(cell: Cell) -> Cell:
             )
         return cell
     files = render.render(cell.job)
+    bundle = render.write(files, room)
     if cell.job.ready_made is None:  # else its engine compiles it
-        render.check(files)
-    if asks_a_cluster:
-        return replace(cell, files=files)
-    with TemporaryDirectory(prefix="imgpull-") as directory:
-        engine.validate(render.write(files, Path(directory)))
+        render.check_written(bundle, files)
+    if not asks_a_cluster:
+        engine.validate(bundle)
     return replace(cell, files=files)

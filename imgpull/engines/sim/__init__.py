@@ -12,8 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from imgpull import __version__, cl2, exporters, units
-from imgpull.cl2.places import read_yaml
+from imgpull import __version__, cl2, exporters, render, units
 from imgpull.config import schema
 from imgpull.config.image import Layer
 from imgpull.config.job import Job
@@ -225,20 +224,12 @@ def _check_rate(name: str, value: float, *, whole: bool) -> None:
 
 
 def _test(bundle: Bundle) -> cl2.TestConfig:
-    return cl2.load_test(bundle.test_config, _overrides(bundle))
-
-
-def _overrides(bundle: Bundle) -> dict[str, Any]:
-    path = bundle.directory / OVERRIDES
-    try:
-        return read_yaml(path.read_text("utf-8"), OVERRIDES).mapping()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RenderError(f"{OVERRIDES}: {error}", hint=f"correct templates/{OVERRIDES}") from error
+    return render.load(bundle)
 
 
 def _scrape_interval_s(bundle: Bundle) -> float:
     # 30 s is the default of Azure's CL2, which knows this key.
-    written = _overrides(bundle).get("CONTAINERD_SCRAPE_INTERVAL", "30s")
+    written = render.overrides(bundle).get("CONTAINERD_SCRAPE_INTERVAL", "30s")
     try:
         interval_s = units.parse_duration(written)
     except (TypeError, ValueError) as error:

@@ -8,10 +8,11 @@ without a host port, ...) is let through.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from imgpull import cl2
-from imgpull.cl2.places import Place
+from imgpull.cl2.places import Place, read_yaml
 
 # apimachinery pkg/labels: the equality-based part of the selector language.
 _EQUALITY = re.compile(r"([\w./-]+)\s*==?\s*([\w.-]+)")
@@ -61,7 +62,13 @@ class Deployment:
 
 def deployment(bundled: cl2.ObjectBundle, index: int, namespace: str) -> Deployment:
     """The Deployment that CL2 would send; RenderError, with the line, for what is not played."""
-    place = cl2.object_place(bundled, index, namespace)
+    text = cl2.object_text(bundled, index, namespace)
+    return _deployment(text, bundled.template_path.name, namespace)
+
+
+@lru_cache(maxsize=4096)  # the same objects are in every cell of a matrix
+def _deployment(text: str, file: str, namespace: str) -> Deployment:
+    place = read_yaml(text, file)
     data = place.mapping()
     kind = data.get("apiVersion"), data.get("kind")
     top = _fields(place, "apiVersion", "kind", "metadata", "spec")

@@ -6,6 +6,7 @@ that a real cluster would not.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import lru_cache
 
 from imgpull import cl2, exporters
 from imgpull.engines.sim.declared import BundleError, Change, Declared, namespace_prefix
@@ -111,24 +112,35 @@ def _check_nodes(call: cl2.MeasurementCall, node_labels: dict[str, str]) -> None
 
 
 def _check_query(call: cl2.MeasurementCall, query: cl2.Query, world: World) -> None:
-    bounded = query.query.replace("%v", "600s")
-    known = exporters.known_metrics(world.containerd.version)
+    version = world.containerd.version
     try:
-        promql.check(bounded)
+        unknown, patterns = _not_simulated(query.query.replace("%v", "600s"), version)
     except RenderError as error:
         raise call.error(f"{query.name}: {error.message}", hint=error.hint) from error
-    for name in sorted(promql.metric_names(bounded) - known):
+    known = exporters.known_metrics(version) if unknown or patterns else frozenset()
+    for name in unknown:
         close = get_close_matches(name, known, n=1)
         raise call.error(
             f"{query.name}: the simulator has no series named {name}",
             hint=f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}",
         )
-    for pattern, takes in promql.name_patterns(bounded).items():
-        if not any(map(takes, known)):
-            raise call.error(
-                f"{query.name}: the simulator has no series that {pattern} selects",
-                hint=f"known: {', '.join(sorted(known))}",
-            )
+    for pattern in patterns:
+        raise call.error(
+            f"{query.name}: the simulator has no series that {pattern} selects",
+            hint=f"known: {', '.join(sorted(known))}",
+        )
+
+
+@lru_cache(maxsize=1024)  # the cells of a matrix ask the same
+def _not_simulated(bounded: str, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The metrics and the selectors of a query that this containerd exposes nothing for."""
+    known = exporters.known_metrics(version)
+    promql.check(bounded)
+    patterns = promql.name_patterns(bounded).items()
+    return (
+        tuple(sorted(promql.metric_names(bounded) - known)),
+        tuple(pattern for pattern, takes in patterns if not any(map(takes, known))),
+    )
 
 
 # ---------------------------------------------------------------- objects
