@@ -22,11 +22,16 @@ LIMITS = (
     "cannot_tell",
 )  # fmt: skip
 
+PULLING = LIMITS[:4]  # what a pull itself runs into
+
 # A limit that accounts for less of the time is not worth a name.
 LEAST_SHARE = 0.2
 # How much larger the first must be than the second. Trials of one cell differ by their luck, and
 # a described rate is right to some percent: two limits within 5 % must never be told apart.
-CLEARLY = 1.2
+CLEARLY = 1.4
+# A page cache hides what a full disk costs until it is full itself: one that wrote for so much of
+# the pulls' time, and held others up for some of it, may be what a faster core would meet next.
+_WRITTEN, _HELD_UP = 0.75, 0.1
 # Without a series only what pulls and pods prove by themselves.
 PROVEN_SHARE = 0.5
 
@@ -53,6 +58,7 @@ class _Account:
     seen: bool  # whether there were rates of nodes
     evidence: dict[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()  # limits of which the description says nothing
+    disk_full: bool = False  # it wrote nearly all the time, and sometimes held others up
 
 
 def calls(sweep_dir: Path) -> list[Call]:
@@ -83,10 +89,13 @@ def _account(place: Path, record: JobRecord) -> _Account:
         "throttled": spent.throttled_s / total_s,
         "kubelet_queue": spent.kubelet_queue_s / total_s,
     }
-    evidence = _stage_evidence(spent, shares)
+    evidence, disk_full = _stage_evidence(spent, shares), False
     found = busy(read_series(place / "series.csv"), spent.pulling, limits, spent.images)
     if found:
         measured, said = _pull_shares(found, spent, limits)
+        disk_full = measured["disk"] >= _HELD_UP and any(
+            (each.disk_written or 0.0) >= _WRITTEN for each in found.values()
+        )
         shares |= measured
         evidence |= said
     unknown = tuple(
@@ -98,7 +107,7 @@ def _account(place: Path, record: JobRecord) -> _Account:
         )
         if limit is None
     )
-    return _Account(shares, spent.pull_s / total_s, bool(found), evidence, unknown)
+    return _Account(shares, spent.pull_s / total_s, bool(found), evidence, unknown, disk_full)
 
 
 def _stage_evidence(spent: Stages, shares: dict[str, float]) -> dict[str, str]:
@@ -183,7 +192,10 @@ def _call(cell_id: str, name: str, trials: Sequence[_Account]) -> Call:
         if not seen:
             why = "nobody recorded the nodes' rates (series.csv): what held pulls up is not known"
         return Call(cell_id, name, "cannot_tell", False, (why, told), share)
-    rivals = tuple(limit for limit in others if mean[limit] * CLEARLY > share)
+    full = first in PULLING and any(trial.disk_full for trial in trials)
+    rivals = tuple(
+        limit for limit in others if mean[limit] * CLEARLY > share or (limit == "disk" and full)
+    )
     evidence = [trials[0].evidence[limit] for limit in (first, *rivals)]
     unknown = sorted({limit for trial in trials for limit in trial.unknown}) if seen else []
     if unknown:

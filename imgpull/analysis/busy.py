@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 # A disk that writes this share of what it can is full: it may hold others up.
 _FULL = 0.9
+_INTERVALS = 8
 # A described rate is right to this: a plateau within it is taken for the limit itself.
 PLATEAU = 0.85
 
@@ -167,7 +168,8 @@ def _busy(
         disk=mean(np.where(np.isnan(filled), np.nan, holding)),
         disk_written=mean(filled),
         unpack=unpack,
-        arriving=mean(flowing.astype(np.float64)) or 0.0,
+        # Of a few intervals nobody can say whether bytes flowed or only came.
+        arriving=(mean(flowing.astype(np.float64)) or 0.0) if len(part_s) >= _INTERVALS else 0.0,
     )
 
 

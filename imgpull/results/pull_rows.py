@@ -204,13 +204,29 @@ def _timed(told: _Told, pod: PodRow | None, subject: Subject) -> _Timed:
         message=failure.text if failure else None,
         source="sim" if told.simulated else "event",
     )
+    return _Timed(row, *_window(told, pod, asked_s, row))
+
+
+def _window(
+    told: _Told, pod: PodRow | None, asked_s: float | None, row: Pull
+) -> tuple[float, float]:
+    """When the runtime was asked for the pull that counts, and was done."""
+    answer = told.answer
     # After a failure it is the last attempt that the figures are about.
     last_asked_s = (told.last_asked_s if told.failed else asked_s) or 0.0
-    if answer is None or (answer.total_s is None and pull_s is None):
-        return _Timed(row, last_asked_s, math.inf)
-    began_s = last_asked_s + (wait_s or 0.0)
-    ended_s = last_asked_s + (answer.total_s or 0.0) if pull_s is None else began_s + pull_s
-    return _Timed(row, began_s, ended_s)
+    if answer is None or (answer.total_s is None and row.pull_s is None):
+        return last_asked_s, math.inf
+    if told.failed and row.pull_s is not None:
+        # Events stamp the last attempt in whole seconds, which may be half of a short pull: the pod
+        # tells its end to the millisecond, or the window takes in the second that was cut off.
+        if pod is not None and pod.pulled is not None and len(pod.containers) <= 1:
+            return pod.pulled - row.pull_s, pod.pulled
+        begun_s = last_asked_s + (row.wait_s or 0.0)
+        return begun_s, begun_s + row.pull_s + _STAMP_S
+    begun_s = last_asked_s + (row.wait_s or 0.0)
+    return begun_s, (
+        last_asked_s + (answer.total_s or 0.0) if row.pull_s is None else begun_s + row.pull_s
+    )
 
 
 def _with_leaders(timed: Sequence[_Timed], rates: Rates, held: Mapping[str, str]) -> list[Pull]:
