@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgpull import units
-from imgpull.sweep.eta import about
 from imgpull.sweep.standing import Standing
+from imgpull.sweep.words import about, clock, one_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -91,15 +91,19 @@ def _doing(frame: Frame) -> "list[Text]":
     from rich.text import Text
 
     told = []
-    if own := frame.steps.get(""):
+    if own := _step(frame, ""):
         told.append((frame.own_s, f"{own} ..."))
     for trial in frame.standing.running:
-        step = frame.steps.get(trial.trial_id)
+        step = _step(frame, trial.trial_id)
         told.append((trial.elapsed_s, trial.label + (f"  {step} ..." if step else "")))
     return [
         Text(f"{clock(seconds):>7}  ", style="bright_black").append(words, style="default")
         for seconds, words in told
     ]
+
+
+def _step(frame: Frame, trial_id: str) -> str:
+    return one_line(frame.steps.get(trial_id, ""))
 
 
 def _fit(lines: "list[Text]", room: int) -> "list[Text]":
@@ -123,11 +127,6 @@ def _failure(standing: Standing) -> "list[Text]":
     return [line.append(f"{failed.label}: {failed.reason}", style="default")]
 
 
-def clock(seconds: float) -> str:
-    """How long something has run, in whole seconds: "3m12s"."""
-    return units.format_duration(int(seconds))
-
-
 def finished(event: Mapping[str, object], place: str, name: str) -> "Text":
     """The line that stays of a trial, from its `finished` event: "5/12  r5 q10  trial 2  valid"."""
     from rich.text import Text
@@ -141,7 +140,7 @@ def finished(event: Mapping[str, object], place: str, name: str) -> "Text":
         line.append(f", {units.format_duration(round(virtual_s))} simulated")
     if isinstance(wall_s, int | float):
         line.append(f" in {wall_s:.2f} s" if wall_s < 100 else f" in {clock(wall_s)}")
-    reason = " ".join(str(event.get("reason") or "").split())  # one line, whatever it quotes
+    reason = one_line(str(event.get("reason") or ""))
     if verdict != "valid" and reason:
         line.append(f": {reason}")
     return line
@@ -151,12 +150,12 @@ def pulse(frame: Frame) -> str:
     """A line that shows life where there is no terminal: what runs, for how long, and how far."""
     standing = frame.standing
     parts = [
-        f"{trial.label}  {frame.steps.get(trial.trial_id) or 'running'}, {clock(trial.elapsed_s)}"
+        f"{trial.label}  {_step(frame, trial.trial_id) or 'running'}, {clock(trial.elapsed_s)}"
         for trial in standing.running[:3]
     ]
     if len(standing.running) > 3:
         parts.append(f"{len(standing.running) - 3} more")
-    own = frame.steps.get("", "")
+    own = _step(frame, "")
     said = "; ".join([*([own] if own else []), *parts])
     if not standing.planned:
         return said

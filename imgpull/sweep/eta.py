@@ -1,4 +1,4 @@
-"""How long the trials that are left will take, and how that is said.
+"""How long the trials that are left will take.
 
 Hides the estimate. Every time here is the wall clock's: what a simulated cluster lived through is
 no part of it.
@@ -7,7 +7,6 @@ no part of it.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,10 @@ class Pace:
     def pause_per_trial_s(self) -> float:
         """What is spent between trials, on logging them for instance, for each trial."""
         # The median: a laptop that slept, or a clock that was set, made one pause long.
-        return median(self.pauses_s) * len(self.pauses_s) / self.starts if self.pauses_s else 0.0
+        if not self.pauses_s:
+            return 0.0
+        usual_s = sorted(self.pauses_s)[len(self.pauses_s) // 2]
+        return usual_s * len(self.pauses_s) / self.starts
 
 
 def left_s(
@@ -77,7 +79,7 @@ class _Lasting:
         by_cell: dict[str, list[float]] = defaultdict(list)
         for trial in past:
             by_cell[trial.cell_id].append(trial.wall_s)
-        self._cells = {cell_id: fmean(walls) for cell_id, walls in by_cell.items()}
+        self._cells = {cell_id: sum(walls) / len(walls) for cell_id, walls in by_cell.items()}
         self._any = _mean(self._cells.values() or expected_s.values())
 
     def whole_s(self, trial: Coming) -> float | None:
@@ -89,22 +91,4 @@ class _Lasting:
 
 def _mean(numbers: Iterable[float]) -> float | None:
     found = list(numbers)
-    return fmean(found) if found else None
-
-
-def about(seconds: float) -> str:
-    """A duration that is not known exactly, in no more figures than it deserves."""
-    if seconds < 10:
-        return "a few seconds"
-    if seconds < 55:
-        return f"about {round(seconds, -1):.0f} s"
-    minutes = seconds / 60
-    if minutes < 9.5:
-        return f"about {minutes:.0f} min"
-    if minutes < 57.5:
-        return f"about {5 * round(minutes / 5)} min"
-    hours, rest = divmod(10 * round(minutes / 10), 60)
-    if hours < 10:
-        return f"about {hours} h {rest} min" if rest else f"about {hours} h"
-    hours = round(minutes / 60)
-    return f"about {hours} h" if hours < 48 else f"about {round(hours / 24)} days"
+    return sum(found) / len(found) if found else None

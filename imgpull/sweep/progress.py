@@ -63,6 +63,7 @@ class Progress:
         self._steps: dict[str, str] = {}  # by trial_id; "" is the sweep
         self._own_since = time.monotonic()
         self._opening = threading.Lock()
+        self._showing = threading.RLock()  # two threads that draw at once wipe each other's lines
         self._live: Live | None = None  # from when there is something to show
         self._ticker: threading.Thread | None = None
         self._over = threading.Event()
@@ -227,7 +228,8 @@ class Progress:
         if self._gone:
             return
         try:
-            show()
+            with self._showing:
+                show()
         except (OSError, ValueError):  # ValueError: the file is closed
             self._gone = True
 
@@ -292,7 +294,13 @@ class _Pulse:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Lasting(Console):
+        """Rich ends the program when the reader of a pipe leaves."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Lasting(stderr=True, highlight=False)
 
 
 def _is_screen(console: "Console") -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from imgpull.sweep.eta import Coming, Pace, Past, left_s
 from imgpull.sweep.moments import Event, SessionClock, at_s, moment_s, number
+from imgpull.sweep.words import label, one_line
 
 COUNTED = ("valid", "degraded")  # as results.record has it, which takes long to import
 
@@ -85,12 +86,6 @@ class Standing:
     cost: float | None  # of all attempts that ended; None: of one at least it is not known
     excluded: int
     session: Session
-
-
-def label(name: str, trial: int, attempt: int) -> str:
-    """A trial as people tell it from others, on one line."""
-    again = f", attempt {attempt}" if attempt > 1 else ""
-    return f"{' '.join(name.split())}  trial {trial}{again}"
 
 
 @dataclass
@@ -182,7 +177,7 @@ class Course:
     def label(self, trial_id: str) -> str:
         """A trial as people tell it from others; its id when it is not known."""
         trial = self._trials.get(trial_id)
-        return label(trial.name, trial.trial, trial.attempt) if trial else trial_id
+        return label(trial.name, trial.trial, trial.attempt) if trial else one_line(trial_id)
 
     def standing(self, now: float | None = None, *, alive: bool = True) -> Standing:
         """How the sweep stands; `now` is seconds since 1970, `alive` whether a process runs it."""
@@ -295,7 +290,7 @@ class Course:
         self._running.discard(trial.trial_id)
         trial.verdict, trial.slo = _text(event.get("verdict")) or "failed", _text(event.get("slo"))
         if trial.verdict not in COUNTED:
-            reason = " ".join(_text(event.get("reason")).split())
+            reason = one_line(_text(event.get("reason")))
             self._last_failure = Failure(
                 trial.name, trial.trial, trial.attempt, trial.directory, trial.verdict, reason
             )

@@ -6,10 +6,10 @@ Hides the words for each state.
 import shlex
 from collections.abc import Iterator
 
-from imgpull.sweep.display import clock, progress, verdicts
-from imgpull.sweep.eta import about
+from imgpull.sweep.display import progress, verdicts
 from imgpull.sweep.standing import Standing
 from imgpull.sweep.status import Status
+from imgpull.sweep.words import about, clock, counted, printable
 
 _SHOWN = 10  # running trials
 
@@ -27,11 +27,11 @@ def lines(status: Status) -> Iterator[str]:
         ("failure", _failure(standing)),
         ("time", _time(status)),
         ("limits", _limits(status)),
-        ("excluded", f"{_count(standing.excluded, 'cell')}" if standing.excluded else ""),
+        ("excluded", f"{counted(standing.excluded, 'cell')}" if standing.excluded else ""),
         ("next", _next(status)),
     ]:
         if words:
-            yield f"{title + ':':<10}{words}"
+            yield f"{title + ':':<10}{printable(words)}"
 
 
 def _state(status: Status) -> str:
@@ -49,7 +49,7 @@ def _state(status: Status) -> str:
         ),
     }[status.state]  # fmt: skip
     again = session.number - 1
-    return f"{said}, resumed {_count(again, 'time')}" if again > 0 else said
+    return f"{said}, resumed {counted(again, 'time')}" if again > 0 else said
 
 
 def _where(status: Status) -> str:
@@ -65,7 +65,7 @@ def _trials(status: Status) -> str:
     rest = progress(standing)
     told = f"{standing.done} of {standing.planned} done{f', {rest}' if rest else ''}"
     if standing.again:
-        told += f"; {_count(standing.again, 'further attempt')} made"
+        told += f"; {counted(standing.again, 'further attempt')} made"
     return told if status.ledger else f"{told}; how many were planned is not known"
 
 
@@ -119,7 +119,3 @@ def _next(status: Status) -> str:
     if status.standing.left or status.state == "killed":
         return f"imgpull resume {directory}"
     return f"imgpull report {directory}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
