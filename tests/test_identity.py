@@ -71,6 +71,13 @@ NOT_PHYSICAL: dict[str, Any] = {
     "image.name": "other", "image.command": ["sh"], "image.args": ["-c"],
     "image.pull_secret": "secret", "trial_limit": "3h", "allow": ["cluster.region"],
     "cluster.prometheus_storage_class": "managed-csi", "cluster.prometheus_memory_gib": 30,
+    "cluster.azure.subscription": "x", "cluster.azure.resource_group": "x",
+    "cluster.azure.owner": "x", "cluster.azure.lifetime": "1h", "cluster.azure.registry": "none",
+    "cluster.azure.anonymous_pull": True, "cluster.azure.replica_regions": ["westeurope"],
+    "cluster.azure.os_sku": "Ubuntu", "cluster.azure.sku_tier": "Standard",
+    "cluster.azure.system_vm_size": "Standard_D8s_v5", "cluster.azure.system_nodes": 3,
+    "cluster.azure.prometheus_vm_size": "Standard_D8s_v5",
+    "cluster.azure.image_gc_high_percent": 90, "cluster.azure.image_gc_low_percent": 70,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from imgpull.cluster.everywhere import some
 from imgpull.cluster.fingerprint import CLOUDS, NOT_A_CLOUDS, Seen
 from imgpull.cluster.kube import Kube
 from imgpull.cluster.nodes import NodeFacts, Taint, node_facts, obstacles
+from imgpull.config import schema
 from imgpull.errors import ConfigError
 
 T = TypeVar("T")
@@ -140,6 +141,7 @@ class _Description:
         yield from _registry(self.registry, provider)
         yield from self._kubelet(provider)
         yield from _CONTAINERD
+        yield from _azure(self.pool.nodes[0])
 
     def _prefix_note(self) -> str:
         names = [node.name for node in self.pool.nodes]
@@ -247,6 +249,31 @@ _CONTAINERD = (
     "  concurrent_layer_fetch_buffer: 0",
     "  image_pull_progress_timeout: 5m",
 )
+
+
+def _azure(node: NodeFacts) -> Iterator[str]:
+    """What `imgpull cluster up` would build a cluster like this one with."""
+    plain = asdict(schema.Azure(os_sku=_os_sku(node.os_image)))
+    yield "azure: # what imgpull cluster up makes around these nodes; nothing else asks"
+    for key, value in plain.items():
+        yield f"  {key}: {json.dumps(value)}"
+
+
+def _os_sku(os_image: str) -> str:
+    """AKS's name of a node's OS ("Ubuntu 22.04.5 LTS"); its default for what is not known."""
+    for start, name in _OS_SKUS.items():
+        if os_image.startswith(start):
+            return name
+    return schema.Azure.os_sku
+
+
+_OS_SKUS = {
+    "Ubuntu 22.04": "Ubuntu2204",
+    "Ubuntu 24.04": "Ubuntu2404",
+    "Microsoft Azure Linux 3": "AzureLinux3",
+    "Microsoft Azure Linux": "AzureLinux",
+    "CBL-Mariner": "AzureLinux",
+}
 
 
 def _provider(nodes: Sequence[NodeFacts]) -> str:

@@ -104,6 +104,11 @@ _FITS = (0.9, 1.02)
 _GIB = re.compile(r"(\d+)gib$")
 
 
+def premium_tier(size_gib: int) -> str | None:
+    """Which premium SSD a managed disk of this size is: Azure rounds up."""
+    return next((told[0] for gib, told in sorted(_PREMIUM.items()) if gib >= size_gib), None)
+
+
 def size_fits(os_disk: str, file_system_bytes: int) -> bool:
     """Whether a file system of this size is on the disk that a name like managed_p10_128gib tells.
 

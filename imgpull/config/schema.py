@@ -144,6 +144,26 @@ class Containerd:
 
 
 @dataclass(frozen=True)
+class Azure:
+    """What `imgpull cluster up` makes around the measured nodes: no part of what a cell is."""
+
+    subscription: str | None = None  # None: az's current one
+    resource_group: str | None = None  # None: imgpull-NAME
+    owner: str | None = None  # None: who is logged in
+    lifetime: str = "8h"
+    registry: str = "create"  # or none, or a registry's resource id
+    anonymous_pull: bool = False
+    replica_regions: list[str] = field(default_factory=list)
+    os_sku: str = "Ubuntu2204"
+    sku_tier: str = "Free"
+    system_vm_size: str = "Standard_D4as_v5"
+    system_nodes: int = 1
+    prometheus_vm_size: str = "Standard_D4as_v5"
+    image_gc_high_percent: int | None = None
+    image_gc_low_percent: int | None = None
+
+
+@dataclass(frozen=True)
 class Cluster:
     """One description, two uses: Terraform builds it, the simulator simulates it."""
 
@@ -164,6 +184,7 @@ class Cluster:
     registry: Registry = field(default_factory=Registry)
     kubelet: Kubelet = field(default_factory=Kubelet)
     containerd: Containerd = field(default_factory=Containerd)
+    azure: Azure = field(default_factory=Azure)
 
 
 @dataclass(frozen=True)

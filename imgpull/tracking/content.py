@@ -43,7 +43,7 @@ _NO_PARAM = frozenset(
         "hydra", "tracking", "experiment", "until", "trial", "trials", "order", "exclude", "resume",
         "on_failure", "retries", "max_hours", "max_cost", "trial_limit", "target_effect",
         "provision", "keep", "engine.report", "engine.bundle", "image.name", "image.digest",
-        "image.pull_secret", "image.layers", "cluster.name",
+        "image.pull_secret", "image.layers", "cluster.name", "cluster.azure",
     }
 )  # fmt: skip
 # Mappings of many keys that hardly ever differ: one param each.
