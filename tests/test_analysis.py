@@ -22,7 +22,8 @@ from rich.text import Text
 from imgpull.analysis import draw_plots, notes, print_table, read_sweep, write_summary
 from imgpull.analysis.cells import cells, factors, levels, varied
 from imgpull.analysis.findings import VISIBLE
-from imgpull.analysis.plots import MAX_DOTS, MAX_SLOTS, figures
+from imgpull.analysis.layout import MAX_SLOTS
+from imgpull.analysis.plots import MAX_DOTS, figures
 from imgpull.analysis.summary import NUMBERS
 from imgpull.analysis.wording import change, number
 from imgpull.errors import ReportError

@@ -1,12 +1,12 @@
 """What a sweep says: its summary, table, notes and plots, read from directories alone.
 
-Hands on five functions and loads nothing before one is called, because pandas and seaborn take
+Hands on six functions and loads nothing before one is called, because pandas and seaborn take
 longer to import than a sweep takes to plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-__all__ = ["draw_plots", "notes", "print_table", "read_sweep", "write_summary"]
+__all__ = ["draw_plots", "notes", "print_table", "read_sweep", "write_report", "write_summary"]
 
 
 def read_sweep(sweep_dir: Path) -> pd.DataFrame:
@@ -50,3 +50,10 @@ def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
     from imgpull.analysis.plots import draw_plots as draw
 
     return draw(sweep_dir, frame)
+
+
+def write_report(sweep_dir: Path, frame: pd.DataFrame, notes: Sequence[str] = ()) -> list[Path]:
+    """Write `report.html` and `report.md`; `notes` are the sentences under "what to look at"."""
+    from imgpull.analysis.report import write_report as write
+
+    return write(sweep_dir, frame, notes)

@@ -1,7 +1,7 @@
 """The comparison plots: every pull, every pod and every node of a sweep, cell beside cell.
 
-Hides how cells become positions and colours, what is left out to stay readable, and the rule that
-engines never share an axis. The only file that draws.
+Hides the marks, what is left out to stay readable, and the rule that engines never share an axis.
+The only file that draws with seaborn.
 """
 
 import textwrap
@@ -12,24 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from imgpull.analysis.cells import cells, last_attempts, levels, varied
-from imgpull.analysis.wording import cell_text, constants, level_text, plural, short
+from imgpull.analysis.cells import last_attempts, varied
+from imgpull.analysis.layout import Layout, layout_of
+from imgpull.analysis.wording import cell_text, constants, plural
 from imgpull.errors import ReportError
 from imgpull.units import MIB
 
-MAX_SLOTS = 60  # positions x colours that a page still shows legibly
-MAX_HUES = 6  # colours that are told apart without looking twice
 MAX_DOTS = 200  # of one trial: more are a blot, and cost time
-_UPRIGHT_CHARACTERS = 70  # of all labels: what fits side by side under an upright plot
 _DPI = 120
-
-# What a person needs to read a standing factor on an axis.
-_AXIS = {
-    "deployments": "Deployments",
-    "replicas": "replicas (pods per Deployment)",
-    "qps": "qps (Deployments created per second)",
-    "nodes": "nodes",
-}
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ def figures(sweep_dir: Path, frame: pd.DataFrame) -> dict[str, Any]:
     counted = frame[frame["counts"]]
     if counted.empty:
         return {}
-    layout = _layout(frame)
+    layout = layout_of(frame)
     drawn = counted[layout.place[counted.index].isin(layout.places)]
     tidy = _tidy(sweep_dir, drawn)
     tidy = tidy.assign(place=tidy["row"].map(layout.place), hue=tidy["row"].map(layout.hue))
@@ -102,64 +92,6 @@ def figures(sweep_dir: Path, frame: pd.DataFrame) -> dict[str, Any]:
         for plot in _PLOTS
         if len(data := tidy[tidy["quantity"] == plot.name])
     }
-
-
-# ---- Where a cell stands ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Each row's position and colour, with the orders that both follow."""
-
-    place: "pd.Series[str]"
-    hue: "pd.Series[str]"
-    places: list[str]
-    hues: list[str]  # none: one colour
-    axis: str
-    legend: str
-    left_out: int  # positions beyond what a page shows
-
-    @property
-    def upright(self) -> bool:
-        """Whether labels fit side by side; else cells stand below each other, labels in full."""
-        slots = len(self.places) * max(len(self.hues), 1)
-        characters = sum(len(place) + 3 for place in self.places)
-        return characters <= _UPRIGHT_CHARACTERS and slots <= 24
-
-
-def _layout(frame: pd.DataFrame) -> _Layout:
-    """The factor with the fewest levels becomes colour, all others the position."""
-    by_cell, keys = cells(frame), varied(frame)
-    sizes = {key: len(levels(frame[key])) for key in keys}
-    colour = min(reversed(keys), key=sizes.__getitem__) if len(keys) > 1 else None
-    if colour and sizes[colour] > MAX_HUES:
-        colour = None
-    across = [key for key in keys if key != colour]
-
-    def place(row: "pd.Series[Any]") -> str:
-        if len(across) == 1:
-            return level_text(row[across[0]])
-        text = (f"{short(key, keys)} {level_text(row[key])}" for key in across)
-        return ", ".join(text) or cell_text(row, [])
-
-    places = list(dict.fromkeys(place(cell) for _, cell in by_cell.iterrows()))
-    hues = [level_text(level) for level in levels(frame[colour])] if colour else []
-    shown = places[: MAX_SLOTS // max(len(hues), 1)]
-    return _Layout(
-        pd.Series({row: place(trial) for row, trial in frame.iterrows()}),
-        pd.Series(
-            {row: level_text(trial[colour]) if colour else "" for row, trial in frame.iterrows()}
-        ),
-        shown,
-        hues,
-        _axis(across[0], keys) if len(across) == 1 else "",
-        _axis(colour, keys) if colour else "",
-        len(places) - len(shown),
-    )
-
-
-def _axis(factor: str, keys: list[str]) -> str:
-    return _AXIS.get(factor, short(factor, keys))
 
 
 # ---- The data: one number a row --------------------------------------------------------------
@@ -217,7 +149,7 @@ _MARKERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _draw(plot: _Plot, data: pd.DataFrame, layout: _Layout, frame: pd.DataFrame) -> Any:
+def _draw(plot: _Plot, data: pd.DataFrame, layout: Layout, frame: pd.DataFrame) -> Any:
     import numpy as np
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -266,14 +198,14 @@ def _draw(plot: _Plot, data: pd.DataFrame, layout: _Layout, frame: pd.DataFrame)
     return figure
 
 
-def _size(layout: _Layout) -> tuple[float, float]:
+def _size(layout: Layout) -> tuple[float, float]:
     """Inches: a page for upright plots, else a line for each slot."""
     if layout.upright:
         return (8.0, 5.0)
     return (8.5, 2.2 + len(layout.places) * max(0.32, 0.2 * len(layout.hues)))
 
 
-def _caption(plot: _Plot, data: pd.DataFrame, layout: _Layout, frame: pd.DataFrame) -> str:
+def _caption(plot: _Plot, data: pd.DataFrame, layout: Layout, frame: pd.DataFrame) -> str:
     """What each mark is, and every trial, pull and cell that has none."""
     kinds = set(data["kind"])
     parts = ["Diamond: p50 of a trial" if "trial" in kinds else ""]

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from imgpull import __version__
-from imgpull.cli import clusters, plan, status
-from imgpull.errors import ConfigError, ImgpullError, ReportError
+from imgpull.cli import clusters, plan, report, status
+from imgpull.errors import ConfigError, ImgpullError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +24,7 @@ app.add_typer(clusters.image, name="image")
 app.command()(clusters.doctor)
 app.command()(clusters.janitor)
 app.command()(plan.plan)
+app.command()(report.report)
 app.command()(status.status)
 
 
@@ -40,26 +41,6 @@ def root(
     ] = False,
 ) -> None:
     """Comparable container image pull measurements on Kubernetes."""
-
-
-@app.command()
-def report(
-    directory: Annotated[Path, typer.Argument(help="A sweep's directory under multirun/.")],
-) -> None:
-    """Write summary.csv and the plots again, and print the table, from the directories alone."""
-    from rich.console import Console
-
-    from imgpull.results.record import job_directories
-    from imgpull.sweep.ending import conclude
-
-    if not job_directories(directory):
-        raise ReportError(
-            f"{directory} holds no finished trial", hint="name a sweep's directory under multirun/"
-        )
-    end = conclude(directory, Console(highlight=False))
-    for warning in end.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"summary:  {end.summary or directory}")
 
 
 @app.command()

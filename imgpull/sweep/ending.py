@@ -31,6 +31,8 @@ class Conclusion:
     notes: list[str] = field(default_factory=list)
     records: list[JobRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    plots: list[Path] | None = None
+    report: list[Path] | None = None  # report.html and report.md
 
     def attempt(self, make: Callable[[], T]) -> T | None:
         """What `make` makes, or None and a warning."""
@@ -54,7 +56,7 @@ class Conclusion:
 
 
 def conclude(sweep_dir: Path, console: "Console") -> Conclusion:
-    """Write summary.csv and plots/, print the table and the notes."""
+    """Write summary.csv, plots/ and the report, print the table and the notes."""
     end, frame = _review(sweep_dir)
     end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir))
     if frame is None or not end.records:
@@ -62,7 +64,9 @@ def conclude(sweep_dir: Path, console: "Console") -> Conclusion:
     end.attempt(lambda: analysis.print_table(frame, console))
     for note in end.notes:
         console.print(f"- {note}", soft_wrap=True, markup=False)
-    end.attempt(lambda: analysis.draw_plots(sweep_dir, frame))
+    end.plots = end.attempt(lambda: analysis.draw_plots(sweep_dir, frame))
+    if frame is not None and end.records:
+        end.report = end.attempt(lambda: analysis.write_report(sweep_dir, frame, end.notes))
     return end
 
 

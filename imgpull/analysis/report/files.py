@@ -1,0 +1,114 @@
+"""What a report reads of each trial besides its record: pods, pulls, series, and its cluster.
+
+Hides where an attempt's files lie and that any of them may be absent or broken: a report of what
+is there is worth more than none, and it says what is not.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+
+from imgpull.analysis.limits import read_limits
+from imgpull.units import MIB
+
+Floats = npt.NDArray[np.float64]
+Row = dict[str, str]
+
+RATES = ("receive", "write")  # series.csv: {name}_bytes_per_s
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the description of the cluster allows, MiB/s; None is not described."""
+
+    nic: float | None
+    disk: float | None
+    registry: float | None  # egress to all nodes together
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The files of one attempt, each read when first asked for and forgotten with this object."""
+
+    place: Path
+
+    @cached_property
+    def pods(self) -> list[Row]:
+        """The rows of pods.csv, cells as written."""
+        return list(_rows(self.place / "pods.csv"))
+
+    @cached_property
+    def pulls(self) -> list[Row]:
+        """The rows of pulls.csv, cells as written."""
+        return list(_rows(self.place / "pulls.csv"))
+
+    @property
+    def leaders(self) -> list[Row]:
+        """The pulls that moved bytes: one a node and digest. Others waited on them."""
+        return [row for row in self.pulls if row.get("leader") == "true"]
+
+    def bytes_over_time(self, rate: str) -> dict[str, tuple[Floats, Floats]]:
+        """Node -> (moments, bytes moved until then), from series.csv; {} where nobody looked.
+
+        A rate is the mean since the node's row before it, so the first row only begins one.
+        """
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in _rows(self.place / "series.csv"):
+            value, at_s = number(row.get(f"{rate}_bytes_per_s")), number(row.get("at_s"))
+            if value is not None and at_s is not None:
+                found.setdefault(str(row["node"]), []).append((at_s, value))
+        curves = {}
+        for node in sorted(found):
+            moments, rates = (np.array(column) for column in zip(*sorted(found[node]), strict=True))
+            if len(moments) > 1:
+                moved = np.concatenate([[0.0], np.cumsum(rates[1:] * np.diff(moments))])
+                curves[node] = moments, moved
+        return curves
+
+
+def files_of(sweep_dir: Path, trial: "pd.Series[Any]") -> TrialFiles:
+    """The files of a row of the summary."""
+    place = sweep_dir / str(trial["job"])
+    again = place / f"attempt-{trial['attempt']}"
+    return TrialFiles(again if again.exists() else place)
+
+
+def limits_of(place: Path) -> Limits:
+    """The limits in config.resolved.yaml; all unknown where it cannot be read."""
+    try:
+        told = read_limits(place / "config.resolved.yaml")
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        return Limits(None, None, None)
+    return Limits(
+        *(_mib(one) for one in (told.nic_bytes_s, told.disk_bytes_s, told.egress_bytes_s))
+    )
+
+
+def _mib(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else value / MIB
+
+
+def number(text: Any) -> float | None:
+    """A cell as a number; None where it is empty, broken or infinite."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows of a CSV file; none where it is absent or no CSV."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            yield from csv.DictReader(file)
+    except (OSError, csv.Error):
+        return

@@ -1,0 +1,373 @@
+"""What a first-time reader asks first: what was compared, may I believe it, which cell is best.
+
+Hides how those answers are taken from trials: which number decides, when a best cell may be named,
+and in which words an interval is said. Page and Markdown print the same answers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from imgpull.analysis.cells import VERDICT_ORDER, cells, last_attempts, levels, unknown, varied
+from imgpull.analysis.effects import Effect, estimates
+from imgpull.analysis.pairing import pair_column
+from imgpull.analysis.readings import by_cell, compare_groups
+from imgpull.analysis.statistics import Ratio
+from imgpull.analysis.wording import (
+    cell_text,
+    change,
+    constants,
+    level_text,
+    number,
+    plural,
+    top_quantile,
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the summary as the report shows it. `count` is the column behind its p99."""
+
+    column: str
+    title: str
+    unit: str
+    lower_is_better: bool = True
+    count: str = ""
+    share: bool = False
+
+
+MEASURES = (
+    Measure("image_pull_p50_s", "image pull p50", "s"),
+    Measure("image_pull_p99_s", "image pull {top}", "s", count="pulls"),
+    Measure("pod_startup_p50_s", "pod startup p50", "s"),
+    Measure("pod_startup_p99_s", "pod startup {top}", "s", count="pods"),
+    Measure("image_pull_wait_p99_s", "image pull wait {top}", "s", count="image_pull_waits"),
+    Measure("node_throughput_p50_mib_s", "node throughput p50", "MiB/s", lower_is_better=False),
+    Measure("data_total_gib", "data", "GiB"),
+    Measure("cold_share", "cold pulls", "%", lower_is_better=False, share=True),
+)
+DECIDES = ("image_pull_p50_s", "pod_startup_p50_s")  # the first that any cell has
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell's number over its trials, in the unit of its measure; None is unknown."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    at_least: float | None
+    n: int
+
+    @property
+    def text(self) -> str:
+        """ "31.2", "over 1800", or "-"."""
+        if self.value is not None:
+            return number(self.value)
+        return "-" if self.at_least is None else f"over {number(self.at_least)}"
+
+    @property
+    def interval(self) -> str:
+        """ "[30.1, 32.4]", or nothing."""
+        if self.low is None or self.high is None:
+            return ""
+        low, high = number(self.low), number(self.high)
+        return "" if low == high else f"[{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell with all that is shown of it; `rows` are its last attempts."""
+
+    cell_id: str
+    text: str
+    name: str
+    verdicts: str
+    counted: int
+    slo_missed: int
+    numbers: Mapping[str, Number]
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A headline, and the sentences under it."""
+
+    headline: str
+    lines: tuple[str, ...] = ()
+    state: str = ""  # good, warning, bad
+
+
+@dataclass(frozen=True)
+class Story:
+    """The first screen."""
+
+    compared: str
+    simulated: str  # "", or what must be said in large letters
+    valid: Answer
+    best: Answer
+    differs: Answer
+    best_cell: str | None  # None: no cell may be called so
+    measure: Measure  # the one that decides
+
+
+def deciding(views: Sequence[CellView]) -> Measure:
+    """The number that decides: how long a pull takes, or else how long a pod."""
+    known = {one.column: one for one in MEASURES}
+    having = (c for c in DECIDES if any(view.numbers[c].n for view in views))
+    return known[next(having, DECIDES[0])]
+
+
+def story(
+    frame: pd.DataFrame,
+    views: Sequence[CellView],
+    effects: Sequence[Effect],
+    planned: int | None,
+) -> Story:
+    """The answers; `planned` is how many trials the ledger planned, None without a ledger."""
+    measure = deciding(views)
+    best, best_cell = _best(frame, views, measure)
+    return Story(
+        _compared(frame, views),
+        _simulated(frame),
+        _valid(frame, planned),
+        best,
+        _differs(effects, titled(measure, frame)),
+        best_cell,
+        measure,
+    )
+
+
+def views_of(frame: pd.DataFrame) -> list[CellView]:
+    """Every cell, ordered by the levels of what varies."""
+    keys = varied(frame)
+    places = {key: levels(frame[key]) for key in keys}
+    groups = [group for _, group in by_cell(frame)]
+    summed = {_key(row, keys): row for _, row in cells(frame).iterrows()}
+    tables = {one.column: estimates(frame, one.column) for one in MEASURES}
+    found = []
+    for place, group in enumerate(groups):
+        first = group.iloc[0]
+        cell = summed[_key(first, keys)]
+        view = CellView(
+            str(first["cell_id"]),
+            cell_text(first, keys),
+            str(first["name"] or first["cell_id"]),
+            str(cell["verdicts"]),
+            int(cell["n_trials"]),
+            int(cell["slo_missed"]),
+            {one.column: _number(tables[one.column].iloc[place], one) for one in MEASURES},
+            group,
+        )
+        rank = [places[key].index(None if unknown(first[key]) else first[key]) for key in keys]
+        found.append((rank, place, view))
+    return [view for _, _, view in sorted(found, key=lambda one: one[:2])]
+
+
+def titled(measure: Measure, frame: pd.DataFrame) -> str:
+    """ "image pull max", or "image pull p99" where some trial has pulls enough for one."""
+    top = top_quantile(frame.loc[frame["counts"], measure.count]) if measure.count else ""
+    return measure.title.format(top=top)
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """ "+12 % [+5 %, +19 %]", with bounds where only they are known."""
+    if ratio.ratio is None:
+        return "cannot be told"
+    bound = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
+    return _with_interval(f"{bound}{change(ratio.ratio - 1)}", ratio.low, ratio.high)
+
+
+def _key(row: "pd.Series[Any]", keys: Sequence[str]) -> tuple[Any, ...]:
+    return (row["cell_id"], *(None if unknown(row[key]) else row[key] for key in keys))
+
+
+def _number(row: "pd.Series[Any]", measure: Measure) -> Number:
+    factor = 100.0 if measure.share else 1.0
+    told = {
+        name: None if unknown(row[name]) or not math.isfinite(row[name]) else row[name] * factor
+        for name in ("value", "low", "high", "at_least")
+    }
+    return Number(**told, n=int(row["n"]))
+
+
+def _compared(frame: pd.DataFrame, views: Sequence[CellView]) -> str:
+    """ "12 cells: nodes (2, 5, 10) x replicas (1, 5), 3 trials each, of …; engine sim"."""
+    keys = [key for key in varied(frame) if key != "engine"]
+    spans = [f"{key} ({', '.join(map(level_text, levels(frame[key])))})" for key in keys]
+    counts = sorted({len(view.rows) for view in views})
+    trials = (
+        plural(counts[0], "trial") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} trials"
+    )
+    shared = constants(frame)
+    engines = ", ".join(dict.fromkeys(frame["engine"]))
+    what = f"{plural(len(views), 'cell')}" + (f": {' × '.join(spans)}" if spans else "")
+    each = " each" if len(views) > 1 else ""
+    return (
+        f"{what}, {trials}{each}"
+        + (f". All with {shared}" if shared else "")
+        + f". Engine {engines}."
+    )
+
+
+def _simulated(frame: pd.DataFrame) -> str:
+    if not (frame["engine"] == "sim").any():
+        return ""
+    which = "" if (frame["engine"] == "sim").all() else ": the cells of engine sim"
+    return f"SIMULATED{which}"
+
+
+def _valid(frame: pd.DataFrame, planned: int | None) -> Answer:
+    """How many trials count, of which verdicts, and why the others do not."""
+    last = last_attempts(frame)
+    counted, total = int(last["counts"].sum()), len(last)
+    counts = {verdict: int((last["verdict"] == verdict).sum()) for verdict in VERDICT_ORDER}
+    mixed = counts["valid"] < total
+    lines = [", ".join(f"{count} {word}" for word, count in counts.items() if count)] * mixed
+    for verdict in VERDICT_ORDER[1:]:
+        rows = last[last["verdict"] == verdict]
+        for reason, group in rows.groupby(rows["reasons"].str.split("; ").str[0], sort=False):
+            jobs = ", ".join(str(job) for job in list(group["job"])[:8])
+            more = ", …" * (len(group) > 8)
+            lines.append(f"{verdict}: {reason or 'no reason recorded'} (job {jobs}{more})")
+    again = len(frame) - total
+    if again:
+        lines.append(f"{plural(again, 'attempt')} run again: in no number, listed below")
+    lines += _pulls(last[last["counts"]])
+    missing = (planned or 0) - total
+    if missing > 0:
+        lines.append(f"{plural(missing, 'planned trial')} without a result")
+    if counted == 0:
+        return Answer("Not valid: no trial counts", tuple(lines), "bad")
+    if counted < total or missing > 0:
+        of = total + max(missing, 0)
+        return Answer(f"Partly valid: {counted} of {of} trials count", tuple(lines), "warning")
+    if counts["degraded"]:
+        return Answer(f"Valid with warnings: all {total} trials count", tuple(lines), "warning")
+    all_of = f"all {total} trials count" if total > 1 else "the trial counts"
+    return Answer(f"Valid: {all_of}", tuple(lines), "good")
+
+
+def _pulls(counted: pd.DataFrame) -> list[str]:
+    """What became of the pulls behind the numbers, where they were seen one by one."""
+    kinds = {"pulls_failed": "failed", "pulls_throttled": "throttled", "pulls_censored": "not over"}
+    if counted.empty or counted["pulls"].isna().all():
+        return []
+    parts = [f"{counted[column].sum():g} {word}" for column, word in kinds.items()]
+    return [f"{counted['pulls'].sum():g} pull times behind the numbers; pulls: {', '.join(parts)}"]
+
+
+def _best(
+    frame: pd.DataFrame, views: Sequence[CellView], measure: Measure
+) -> tuple[Answer, str | None]:
+    known = [view for view in views if view.numbers[measure.column].value is not None]
+    title = titled(measure, frame)
+    if not known:
+        return Answer(f"No cell has a known {title}", (), "bad"), None
+    if frame["engine"].nunique() > 1:
+        line = "a rehearsal and a measurement are not compared"
+        return Answer("Cells differ in engine: none is called best", (line,), "warning"), None
+    known.sort(key=lambda view: view.numbers[measure.column].value or 0.0)
+    first, *others = known
+    own = _said(first.numbers[measure.column], title)
+    if not others:
+        single = Answer(f"{own} ({first.text})", _evidence(known, measure), "warning")
+        return single, first.cell_id if len(views) > 1 else None
+    label = pair_column(frame[frame["counts"]].assign(cell=frame["cell_id"]))
+    ratios = [_ratio(first, other, measure, label) for other in others]
+    lines = [
+        f"Next, {others[0].text}: {ratio_text(ratios[0])}",
+        f"Slowest, {others[-1].text}: {ratio_text(ratios[-1])}",
+    ][: len(others)]
+    alike = [view.text for view, ratio in zip(others, ratios, strict=True) if not _told(ratio)]
+    state = "good"
+    if ratios[0].low is not None and alike:
+        shown = "; ".join(alike[:3]) + f"; and {len(alike) - 3} more" * (len(alike) > 3)
+        lines.insert(0, f"Not told apart from it: {shown}")
+        state = "warning"
+    headline = f"{first.text}: {own}"
+    if state == "warning" and len(alike) > 1:
+        headline = f"{len(alike) + 1} cells cannot be told apart; the fastest: {headline}"
+    elif state == "warning":
+        headline = f"Two cells cannot be told apart; the faster: {headline}"
+    lines += _evidence(known, measure)
+    if ratios[0].paired:
+        lines.append(_paired(frame))
+    sure = state if _sure(known, measure) else "warning"
+    return Answer(headline, tuple(lines), sure), first.cell_id
+
+
+def _differs(effects: Sequence[Effect], title: str) -> Answer:
+    """The effects whose intervals leave out "no change", largest first; and which do not."""
+    told = [one for one in effects if one.ratio is not None]
+    if not told:
+        return Answer("No two cells that count differ in one factor alone", (), "warning")
+    sized = sorted(told, key=lambda one: -abs(math.log(one.ratio or 1)))
+    shown = [one for one in sized if one.low is not None and one.high is not None]
+    clear = [one for one in shown if not (one.low or 0) <= 1 <= (one.high or 0)]
+    lines = [_effect(one) for one in (clear if shown else sized)[1:5]]
+    rest = dict.fromkeys(one.factor for one in sized if one not in clear)
+    unclear = [name for name in rest if name not in {one.factor for one in clear}]
+    if not shown:
+        return Answer(_effect(sized[0]), (*lines, "One trial a cell: no intervals."), "warning")
+    if unclear:
+        lines.append(f"No effect shown of {', '.join(unclear)}: the intervals hold “no change”")
+    if not clear:
+        return Answer(f"Nothing shown to change {title}", tuple(lines), "warning")
+    return Answer(_effect(clear[0]), tuple(lines), "good")
+
+
+def _effect(one: Effect) -> str:
+    """ "image a -> b: +50 % [+47 %, +53 %]"."""
+    levels_told = f"{level_text(one.start)} → {level_text(one.end)}"
+    return f"{one.factor} {levels_told}: {effect_text(one)}"
+
+
+def effect_text(effect: Effect) -> str:
+    """ "+12 % [+5 %, +19 %]"."""
+    if effect.ratio is None:
+        return "cannot be told"
+    return _with_interval(change(effect.ratio - 1), effect.low, effect.high)
+
+
+def _with_interval(text: str, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return text
+    return f"{text} [{change(low - 1)}, {change(high - 1)}]"
+
+
+def _said(found: Number, title: str) -> str:
+    """ "image pull p50 31.2 s [30.1, 32.4]"."""
+    return " ".join(filter(None, [title, found.text, "s", found.interval]))
+
+
+def _ratio(first: CellView, other: CellView, measure: Measure, label: str | None) -> Ratio:
+    before, after = (view.rows[view.rows["counts"]] for view in (first, other))
+    return compare_groups(before, after, measure.column, label)
+
+
+def _told(ratio: Ratio) -> bool:
+    """Whether the interval leaves no room for "the same"."""
+    return ratio.low is not None and ratio.low > 1
+
+
+def _sure(known: Sequence[CellView], measure: Measure) -> bool:
+    return min(view.numbers[measure.column].n for view in known) > 1
+
+
+def _evidence(known: Sequence[CellView], measure: Measure) -> tuple[str, ...]:
+    counts = sorted({view.numbers[measure.column].n for view in known})
+    if counts[-1] == 1:
+        return ("One trial a cell: no interval, and no evidence. Add trials=5 resume=auto.",)
+    trials = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    chosen = " The fastest of several is partly lucky." if len(known) > 2 else ""
+    return (f"In brackets: 95 % intervals from {trials} trials a cell.{chosen}",)
+
+
+def _paired(frame: pd.DataFrame) -> str:
+    simulated = (frame["engine"] == "sim").all()
+    why = "simulated cells of one trial number share their luck" if simulated else "by block"
+    return f"Compared in pairs: {why}."
