@@ -1,4 +1,4 @@
-"""Durations and sizes, as people, Go and Kubernetes write them.
+"""Durations, sizes and shares, as people, Go and Kubernetes write them.
 
 Hides every spelling of a quantity: above this file times are float seconds and sizes are int bytes.
 """
@@ -80,6 +80,15 @@ def parse_size(text: str | int) -> int:
     if match is None or match[2].lower() not in _BYTES:
         raise ValueError(f"'{text}' is not a size; write it like 15GB, 512MiB or 4096")
     return round(float(match[1]) * _BYTES[match[2].lower()])
+
+
+def parse_share(text: str | float) -> float:
+    """The share of "10%", "10 %" or 0.1; ValueError for what is none or below zero."""
+    words = str(text).strip()
+    number = words.removesuffix("%").strip()
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", number):
+        raise ValueError(f"'{text}' is no share; write it like 10% or 0.1")
+    return float(number) / (100 if words.endswith("%") else 1)
 
 
 def format_size(count: float) -> str:

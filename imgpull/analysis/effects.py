@@ -77,7 +77,7 @@ def effects(frame: pd.DataFrame, column: str = HEADLINE) -> list[Effect]:
     found = gather(frame, column)
     if found is None:
         return []
-    model = Model(found)
+    model = Model(found, len(found.cells))
     return [
         effect
         for factor in independent(found)

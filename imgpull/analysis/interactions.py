@@ -34,7 +34,7 @@ def interactions(frame: pd.DataFrame, column: str = HEADLINE) -> list[str]:
     found = gather(frame, column)
     if found is None or found.bounded:
         return []
-    model = Model(found)
+    model = Model(found, len(found.cells))
     pairs = list(itertools.combinations(independent(found), 2))
     tested = [(pair, model.product_p(found, *pair)) for pair in pairs]
     known = [(pair, p) for pair, p in tested if p is not None]

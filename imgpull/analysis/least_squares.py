@@ -59,11 +59,11 @@ def gather(frame: pd.DataFrame, column: str) -> Trials | None:
         cells.append({key: level_of(group[key].iloc[0]) for key in keys})
     if len(cells) < 2:
         return None
-    paired = label is not None and _connected(cell, block, len(cells))
+    paired = label is not None and connected(cell, block, len(cells))
     return Trials(np.asarray(logs), cell, block, cells, paired, frozenset(bounded))
 
 
-def _connected(cell: Sequence[int], block: Sequence[Any], cells: int) -> bool:
+def connected(cell: Sequence[int], block: Sequence[Any], cells: int) -> bool:
     """Whether blocks can be told from cells: at least two, each linked to all others by cells."""
     blocks = list(dict.fromkeys(block))
     if len(blocks) < 2:
@@ -80,8 +80,8 @@ def _dummies(values: Sequence[Any], known: Sequence[Any]) -> Floats:
 class Model:
     """Least squares of the logs: a mean for each cell, and one for each block but the first."""
 
-    def __init__(self, found: Trials) -> None:
-        design = _dummies(found.cell, range(len(found.cells)))
+    def __init__(self, found: Trials, cells: int) -> None:
+        design = _dummies(found.cell, range(cells))
         blocks = list(dict.fromkeys(found.block))[1:] if found.paired else []
         self._blocks = _dummies(found.block, blocks) if blocks else np.empty((len(design), 0))
         design = np.hstack([design, self._blocks])
@@ -90,11 +90,11 @@ class Model:
         if self.spare > 0:
             from statsmodels.regression.linear_model import OLS
 
-            self._means = OLS(found.logs, design).fit()
+            # Cells hold the constant; told so, it does not look for one by another decomposition.
+            self._means = OLS(found.logs, design, hasconst=True).fit(method="qr")
         self._width = design.shape[1]
         self._simple = [
-            float(found.logs[[one == place for one in found.cell]].mean())
-            for place in range(len(found.cells))
+            float(found.logs[[one == place for one in found.cell]].mean()) for place in range(cells)
         ]
 
     def change(self, pairs: Sequence[tuple[int, int]]) -> tuple[float, float, float, float]:

@@ -87,8 +87,9 @@ def estimate(values: Sequence[float]) -> Estimate:
         return Estimate(value, value, value, n)
     from scipy import stats
 
-    interval = stats.ttest_1samp(logs, 0.0).confidence_interval(CONFIDENCE)
-    return Estimate(value, math.exp(interval.low), math.exp(interval.high), n)
+    error = float(logs.std(ddof=1)) / math.sqrt(n)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=float(logs.mean()), scale=error)
+    return Estimate(value, math.exp(low), math.exp(high), n)
 
 
 def _plain_mean(found: Floats) -> Estimate:

@@ -1,0 +1,66 @@
+"""Settings that differ between two cells though neither a factor nor the fingerprint says so.
+
+Hides where they are found: the configuration that each trial ran with, compared key by key.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from imgpull.analysis.likeness import Difference, Pair
+from imgpull.analysis.sides import Trial
+from imgpull.analysis.wording import level_text
+from imgpull.config.sweeping import KEYS
+
+# How a sweep is run or named, and what stands in the fingerprint by another name.
+_LEFT_OUT = frozenset({*KEYS, "hydra", "experiment", "allow", "trial_limit"})
+_SHOWN = 6
+
+
+def other_settings(pairs: Sequence[Pair], moved: Collection[Difference]) -> list[Difference]:
+    """The settings that differ, of the first two cells whose ids do; none when the ids agree.
+
+    What is below a factor that differs (image.layers of image) is left out.
+    """
+    for before, after in pairs:
+        if before[0].record.cell_id != after[0].record.cell_id:
+            found = _between(before[0], after[0], {one.field for one in moved})
+            rest = len(found) - _SHOWN
+            more = [Difference(f"{rest} more settings", "config.resolved.yaml", "see both")]
+            return found[:_SHOWN] + more * (rest > 0)
+    return []
+
+
+def _between(before: Trial, after: Trial, moved: Collection[str]) -> list[Difference]:
+    first, second = (dict(_flat(_read(trial))) for trial in (before, after))
+    names = [name for name in dict.fromkeys([*first, *second]) if _told(name, moved)]
+    return [
+        Difference(name, level_text(first.get(name)), level_text(second.get(name)))
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _told(name: str, moved: Collection[str]) -> bool:
+    parts = name.split(".")
+    above = {".".join(parts[:place]) for place in range(1, len(parts) + 1)}
+    return not above & ({*moved} | _LEFT_OUT)
+
+
+def _read(trial: Trial) -> Mapping[str, Any]:
+    import yaml
+
+    path = trial.directory / "config.resolved.yaml"
+    try:
+        found = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError):  # a trial without a snapshot is compared all the same
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, str(value) if isinstance(value, list) else value
