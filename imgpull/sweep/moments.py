@@ -46,8 +46,16 @@ class SessionClock:
     latest_at: float | None = None
     trials_s: float = 0.0
     rebuilt: bool = False
+    begun_by: frozenset[object] = frozenset()  # the events that a session has once
+
+    def is_over_at(self, event: Event) -> bool:
+        """Whether this event is the next session's. A cluster is `held` before `sweep` is told."""
+        past = {"sweep": {"sweep"}, "held": {"sweep", "given back"}}.get(_kind(event), set())
+        return not past.isdisjoint(self.begun_by)
 
     def take(self, event: Event) -> None:
+        if (kind := _kind(event)) in ("sweep", "given back"):
+            self.begun_by |= {kind}
         moment = moment_s(event)
         if moment is not None:
             self.begun = moment if self.begun is None else self.begun
@@ -64,3 +72,8 @@ class SessionClock:
             return max(self.trials_s, 0.0)
         since = now - self.latest_at if now is not None and self.latest_at is not None else 0.0
         return max(self.latest - self.begun, 0.0) + max(since, 0.0)
+
+
+def _kind(event: Event) -> str:
+    kind = event.get("event")
+    return kind if isinstance(kind, str) else ""

@@ -136,8 +136,9 @@ class Course:
     def take(self, event: Event) -> None:
         """One more thing has happened."""
         name = event.get("event")
-        if name == "sweep":
-            self._close_session()
+        if self._clock.is_over_at(event):
+            self._spent_s += self._clock.spent_s(None)
+            self._clock = SessionClock()
         self._clock.take(event)
         take = self._take.get(name) if isinstance(name, str) else None
         if take is not None:
@@ -227,16 +228,12 @@ class Course:
         known = [number(event.get("cost")) for event in self._attempts.values()]
         return None if None in known else sum(cost for cost in known if cost is not None)
 
-    def _close_session(self) -> None:
-        self._spent_s += self._clock.spent_s(None)
-        self._clock = SessionClock()
-        self._idle_since = None
-        self._lanes, self._starts, self._pauses_s = 1, 0, []
-
     def _sweep(self, event: Event) -> None:
         # What this session is to run is planned anew; what is done stays.
         self._trials = {key: t for key, t in self._trials.items() if t.state == "done"}
         self._running.clear()
+        self._idle_since = None
+        self._lanes, self._starts, self._pauses_s = 1, 0, []
         settings, excluded = event.get("settings"), event.get("excluded")
         self._excluded = len(excluded) if isinstance(excluded, list) else 0
         self._session = Session(
