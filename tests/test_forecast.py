@@ -35,7 +35,7 @@ from imgpull.sweep import plan_page
 from imgpull.sweep.forecast import Forecast, cost_per_hour, forecast
 from imgpull.sweep.history import earlier_trials
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.overheads import PROMETHEUS, bring_ups, overheads
+from imgpull.sweep.overheads import DRY_RUN, PROMETHEUS, occasional, overheads
 from imgpull.sweep.plan import Cell, Excluded, Matrix, Planned, plan_trials
 from imgpull.sweep.predicting import Prediction
 from imgpull.sweep.prices import PRICES, Prices, read_prices
@@ -406,19 +406,37 @@ def test_a_real_trial_is_its_own_bundle_simulated_and_what_surrounds_it(
     assert first == pytest.approx(second + PROMETHEUS.took_s)
 
 
+def waits(*jobs_in_order: Job) -> list[list[str]]:
+    cells = {jobs.cell_id(each): cell(each) for each in jobs_in_order}
+    trials = [
+        Planned(cells[jobs.cell_id(each)], "", str(n), 1, 1, 1, n)
+        for n, each in enumerate(jobs_in_order)
+    ]
+    return [[each.name for each in some] for some in occasional(trials)]
+
+
 def test_prometheus_is_waited_for_once_a_cluster_and_where_its_settings_change(
     real: Callable[..., Job],
 ) -> None:
-    here, there = real(), real(engine=replace(REAL, context="there"))
+    up: list[str] = [PROMETHEUS.name]
+    here = real()
+    there = real(engine=replace(REAL, context="there"), nodes=5)
     other = real(containerd_scrape_interval_s=30.0)
-    assert bring_ups([here, here, there, here, there]) == [True, False, True, False, False]
-    assert bring_ups([here, other, other, here]) == [True, True, False, True]
-    assert bring_ups([real(nodes=999), real(nodes=1000)]) == [True, True]
+    assert waits(here, here, there, here, there) == [up, [], up, [], []]
+    assert waits(here, other, other, here) == [up, up, [], up]
+    assert waits(real(nodes=999), real(nodes=1000)) == [up, up]
+
+
+def test_a_bundle_is_compiled_in_the_cluster_once(real: Callable[..., Job]) -> None:
+    engine = schema.InClusterEngine(image="registry.example/cl2:1")
+    one, two = real(engine=engine), real(engine=engine, nodes=4)
+    found = waits(one, two, one, two)
+    assert [DRY_RUN.name in each for each in found] == [True, True, False, False]
 
 
 def test_simulated_trials_have_no_surroundings(job: MakeJob) -> None:
     assert overheads(job()) == ()
-    assert bring_ups([job()]) == [False]
+    assert waits(job()) == [[]]
 
 
 def without_rates(job: Job) -> Job:
@@ -585,7 +603,7 @@ def test_a_long_plan_stays_short(real: Callable[..., Job]) -> None:
     cells = [cell(real(nodes=n), rendered=True) for n in range(2, 32)]
     text = shown(cells, 20, "table")
     assert len(text.splitlines()) < 60
-    assert "… 6 more …" in text
+    assert "… 6 more" in text
     assert "… 15 more blocks …" in text
     assert "block 20: " in text
 
@@ -644,10 +662,21 @@ def test_the_page_shows_how_predictions_did_on_real_trials(predictions: ModuleTy
     page = (ROOT / "docs" / "how-to.md").read_text("utf-8")
     assert "\n".join(predictions.table()) in page
     for line in predictions.summary():
-        assert line.endswith("n=2")
+        assert f"- {line}" in page
 
 
-def test_real_trials_are_predicted_within_a_tenth(predictions: ModuleType) -> None:
+def test_documented_trials_are_those_of_the_page(predictions: ModuleType) -> None:
+    page = " ".join((ROOT / "docs" / "real-clusters.md").read_text("utf-8").split())
+    first, second = predictions.DOCUMENTED
+    assert f"{first.wall_s:.0f} and {second.wall_s:.0f} s a trial" in page
+    assert f"image pull p50 {first.pull_p50_s} and {second.pull_p50_s} s" in page
+
+
+def test_real_trials_are_predicted_within_a_tenth_and_their_pulls_within_a_half(
+    predictions: ModuleType,
+) -> None:
     for score in predictions.scores():
-        if score.what != "without its sleeps":
+        if score.what in ("whole trial", "ClusterLoader2's test"):
             assert 0.9 <= score.ratio <= 1.1, score
+        else:
+            assert 0.5 <= score.ratio <= 1.5, score

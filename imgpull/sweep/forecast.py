@@ -1,6 +1,6 @@
 """What a sweep will take before it begins, trial by trial, and what an hour of it costs.
 
-Hides where a trial's seconds come from (predicting.py) and which trials must wait for a Prometheus
+Hides where a trial's seconds come from (predicting.py) and which trials wait longer than others
 (overheads.py). Limits and the ETA ask here; the plan that people read is made from the same.
 """
 
@@ -16,7 +16,7 @@ from imgpull.config.job import Job
 from imgpull.config.sweeping import SweepSettings
 from imgpull.results.record import JobRecord
 from imgpull.sweep.history import earlier_trials
-from imgpull.sweep.overheads import PROMETHEUS, bring_ups
+from imgpull.sweep.overheads import occasional
 from imgpull.sweep.plan import Cell, Matrix, Planned
 from imgpull.sweep.predicting import Prediction, Say, predict
 from imgpull.sweep.prices import Prices, read_prices
@@ -46,14 +46,13 @@ def forecast(
     cells = {planned.cell.cell_id: planned.cell for planned in plan}
     found = predict(list(cells.values()), history, say, cheap=cheap)
     expected_s: dict[str, float] = {}
-    waits = bring_ups(planned.job for planned in plan)
-    for planned, brings_up in zip(plan, waits, strict=True):
+    for planned, waits in zip(plan, occasional(plan), strict=True):
         prediction = found[planned.cell.cell_id]
         if prediction.wall_s is None:
             continue
-        # Measured ones hold what a Prometheus took them.
-        added_s = PROMETHEUS.took_s if brings_up and prediction.basis == "simulated" else 0.0
-        expected_s[planned.trial_id] = prediction.wall_s + added_s
+        # Measured ones hold what it took them.
+        added = waits if prediction.basis == "simulated" else ()
+        expected_s[planned.trial_id] = prediction.wall_s + sum(each.took_s for each in added)
     return Forecast(expected_s, _basis(plan, found), found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgpull import units
-from imgpull.config.sweeping import SweepSettings
+from imgpull.config.sweeping import KEYS, SweepSettings
 from imgpull.sweep.plan import Matrix, Planned
 from imgpull.sweep.plan_report import PlanReport, make, notes
 from imgpull.sweep.progress import Progress
@@ -113,7 +113,7 @@ def _print_cells(report: PlanReport, console: "Console") -> None:
         table.add_column(name.replace(" ", "\n"), justify="right", min_width=widest)
     for number, line in enumerate(shown):
         if len(given) > len(shown) and number == len(shown) - _LAST_CELLS:
-            table.add_row(f"… {len(given) - len(shown)} more …")
+            table.add_row(f"… {len(given) - len(shown)} more")
         table.add_row(*(line[name] for name in kept))
     console.print(table)
 
@@ -137,14 +137,17 @@ def _cell(report: PlanReport, rows: Sequence[Row]) -> dict[str, str]:
     known = len(rows) - seconds.unknown
     virtual_s = first.prediction.virtual_s
     cost = total(row.cost for row in rows) if first.per_hour is not None else Total(None)
-    if first.real:
+    replayed = first.planned.cell.files is None
+    if replayed:
+        moved = ""
+    elif first.real:
         moved = total(row.registry_bytes for row in rows).text(units.format_size)
     else:
         moved = total(row.virtual_bytes for row in rows).text(lambda b: f"({units.format_size(b)})")
     return {
         "cell": first.planned.name,
         "trials": str(len(rows)),
-        "nodes": str(first.planned.job.nodes),
+        "nodes": "" if replayed else str(first.planned.job.nodes),
         "one trial": "unknown" if seconds.value is None else _time(seconds.value / known),
         "virtual": "" if virtual_s is None else _time(virtual_s),
         "node- hours": total(row.node_hours for row in rows).text(_figure) if first.real else "",
@@ -187,7 +190,8 @@ def _excluded(report: PlanReport) -> list[str]:
         return []
     lines = [f"left out by exclude: {_many(len(report.excluded), 'cell')}"]
     for each in report.excluded[:_MOST_EXCLUDED]:
-        lines.append(f"  {' '.join(each.overrides)}  ({each.by})")
+        told = (o for o in each.overrides if o.lstrip("+").partition("=")[0] not in KEYS)
+        lines.append(f"  {' '.join(told)}  ({each.by})")
     more = len(report.excluded) - _MOST_EXCLUDED
     return [*lines, f"  … {more} more"] if more > 0 else lines
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgpull import engines
 from imgpull.config.sweeping import SweepSettings
 from imgpull.sweep.forecast import forecast, history_of
-from imgpull.sweep.overheads import PROMETHEUS, Overhead, bring_ups, overheads
+from imgpull.sweep.overheads import Overhead, occasional, overheads
 from imgpull.sweep.plan import Excluded, Matrix, Planned
 from imgpull.sweep.predicting import Say
 from imgpull.sweep.prices import Prices, read_prices
@@ -74,7 +73,7 @@ def make(
         command=command,
         begun=begun,
         predicting_s=taken_s,
-        simulated=sum(not p.basis.startswith("measured") for p in found.cells.values()),
+        simulated=sum(p.pulling_s is not None for p in found.cells.values()),
     )
 
 
@@ -97,11 +96,10 @@ def in_directory(begun: Path) -> str:
 
 def overheads_of(report: PlanReport) -> list[Overhead]:
     """The constants in the predictions of real trials, each once."""
-    simulated = [r.planned.job for r in report.rows if r.real and r.prediction.basis == "simulated"]
-    found = {(o.name, o.took_s): o for job in simulated for o in overheads(job)}
-    if any(bring_ups(simulated)):
-        found[(PROMETHEUS.name, PROMETHEUS.took_s)] = PROMETHEUS
-    return list(found.values())
+    simulated = [r.planned for r in report.rows if r.real and r.prediction.basis == "simulated"]
+    every = [each for planned in simulated for each in overheads(planned.job)]
+    some = [each for waits in occasional(simulated) for each in waits]
+    return list({(each.name, each.took_s): each for each in [*every, *some]}.values())
 
 
 def notes(report: PlanReport) -> list[str]:
@@ -158,6 +156,8 @@ def _time_notes(report: PlanReport) -> list[str]:
     limit_s = [r for r in report.rows if r.real and (r.wall_s or 0) > r.planned.job.trial_limit_s]
     if limit_s:
         found.append(f"{len(limit_s)} trials are predicted to outlast trial_limit")
+    if report.settings.retries:
+        found.append("further attempts of trials that do not count (retries) are in no figure")
     hours, cost = report.totals.wall_s.value, report.totals.cost.value
     most_h, most = report.settings.max_hours, report.settings.max_cost
     if most_h is not None and hours is not None and hours / 3600 > most_h:
@@ -165,8 +165,3 @@ def _time_notes(report: PlanReport) -> list[str]:
     if most is not None and cost is not None and cost > most:
         found.append(f"max_cost={most:g} ends it before its last trial")
     return found
-
-
-def is_simulated(row: Row) -> bool:
-    """Whether a row's own clock is virtual."""
-    return not engines.is_real(row.planned.job)
