@@ -110,6 +110,7 @@ class Sweep:
                 self.progress.step(f"{len(batch)} trials side by side")
                 tell(batch)
                 with self.progress.following(self.ledger.path):
+                    with self.progress.following(self.ledger.path):
                     launch(batch)
                 for planned in batch:
                     self._log(self.directory / planned.directory)
@@ -152,6 +153,7 @@ class Sweep:
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
         say = partial(self.progress.step, planned=planned)
+        say = partial(self.progress.step, planned=planned)
         record = workers.run_trial(self.directory, planned, say, self.session)
         say("logging")
         self._log(self.directory / planned.directory)
@@ -165,6 +167,7 @@ class Sweep:
         self.progress.finish(planned, record)
         if again:
             self.ledger.append_all([again.as_event()])
+            self.progress.add(again)
             self.progress.add(again)
 
     def _log(self, job_dir: Path) -> None:
