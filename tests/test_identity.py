@@ -137,7 +137,7 @@ def test_a_cell_without_faults_has_the_name_it_had_before_there_were_any(changed
     for group in ("faults", "held", "images"):
         del bare["engine"][group]
     assert jobs.cell_id(jobs.job_from(bare)) == jobs.cell_id(jobs.job_from(changed({})))
-    content = jobs._physical(jobs.job_from(bare))
+    content = jobs.physical(jobs.job_from(bare))
     assert set(content["engine"]) == {"kind", "rates"}
     assert set(content["image"]["layers"][0]) == {
         "compressed_bytes", "unpacked_bytes", "compression",

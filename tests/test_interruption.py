@@ -109,7 +109,7 @@ def test_on_failure_stop_ends_the_sweep_after_the_failed_trial(
     assert "stopped: on_failure=stop: 1 trial failed or invalid" in ended.err
     (stopped,) = [event for event in ended.events if event["event"] == "stopped"]
     assert len(stopped["left"]) == 1
-    assert "1 of 3 trials not done; add resume=auto" in ended.err
+    assert "1 of 3 trials not done; go on with: imgpull resume" in ended.err
     assert ended.out.splitlines()[-1] == f"summary:  {ended.sweep / 'summary.csv'}"
 
 
@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_a_table_of_what_was_done_and_a_sweep_that_can_be_continue
     assert verdicts(sweep) == ["valid"]
     assert len((sweep / "summary.csv").read_text().splitlines()) == 2
     assert ended.out.count("valid") == 1
-    assert "2 of 3 trials not done; add resume=auto" in ended.err
+    assert "2 of 3 trials not done; go on with: imgpull resume" in ended.err
     assert "Traceback" not in ended.err
     told = [event["event"] for event in ended.events]
     assert told[-2:] == ["interrupted", "ended"]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imgpull import __version__
-from imgpull.cli import clusters, plan, report, status
+from imgpull.cli import clusters, plan, report, resume, status
 from imgpull.errors import ConfigError, ImgpullError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(clusters.doctor)
 app.command()(clusters.janitor)
 app.command()(plan.plan)
 app.command()(report.report)
+app.command()(resume.resume)
 app.command()(status.status)
 
 

@@ -300,7 +300,7 @@ def _physical_test(job: Job) -> dict[str, Any]:
     }
 
 
-def _physical(job: Job) -> dict[str, Any]:
+def physical(job: Job) -> dict[str, Any]:
     """The fields that make a cell what it is, named one by one: a new option changes no old id."""
     cluster = asdict(job.cluster)
     return {
@@ -359,7 +359,7 @@ def content_id(content: Mapping[str, Any]) -> str:
 
 def cell_id(job: Job) -> str:
     """The cell's name: equal for every trial of it, on every machine."""
-    return content_id(_physical(job))
+    return content_id(physical(job))
 
 
 FACTORS: Mapping[str, Callable[[Job], Any]] = {

@@ -1,14 +1,14 @@
 """What is written when a sweep begins or goes on: its request, its plan, and what was cut off.
 
-Hides how a session finds the directory of one that was killed: half a trial is moved aside, a lost
-ledger was rebuilt, a trial that ended without its line gets it.
+Hides how a session finds the directory of one that was killed: half a trial is moved aside, a
+trial that ended without its line in the ledger gets it.
 """
 
 import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,40 +17,51 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from imgpull import pipeline
 from imgpull.config.sweeping import SweepSettings
-from imgpull.sweep.ledger import Ledger
+from imgpull.sweep import forecast
+from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
 from imgpull.sweep.plan import Matrix, Planned, matrix_id, names
+from imgpull.sweep.rebuilding import TOLD, owed
 from imgpull.sweep.resume import ATTEMPT, Earlier
 
 CUT_OFF = "cut-off-"
-_TOLD = (
-    "order", "seed", "trials", "first_trial", "retries", "stop_after", "max_hours", "max_cost",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command asks for, and the sweep that it continues."""
+
+    matrix: Matrix
+    settings: SweepSettings
+    plan: Sequence[Planned]
+    earlier: Earlier | None
 
 
 def begin(
-    config: DictConfig,
-    directory: Path,
-    matrix: Matrix,
-    plan: Sequence[Planned],
-    settings: SweepSettings,
-    earlier: Earlier | None,
+    config: DictConfig, directory: Path, request: Request, predicted: forecast.Forecast
 ) -> None:
     """Write multirun.yaml and the ledger's first lines of this session."""
     with open_dict(config):
         config.hydra.sweep.dir = str(directory)
-    if not (directory / MULTIRUN).exists():
-        temporary = directory / f"{MULTIRUN}.tmp"
-        OmegaConf.save(config, temporary)
-        temporary.replace(directory / MULTIRUN)
-    if earlier:
+    temporary = directory / f"{MULTIRUN}.tmp"
+    OmegaConf.save(config, temporary)
+    temporary.replace(directory / MULTIRUN)
+    ledger, plan = Ledger(directory), request.plan
+    found: list[Event] = []
+    if request.earlier:
         for planned in plan:
             set_aside(directory / planned.directory)
-    told = [_request(matrix, settings), *(planned.as_event() for planned in plan)]
-    Ledger(directory).append_all(told)
+        found = owed(directory, ledger.read())
+    ahead = {
+        "event": "forecast",
+        "trials": {each.trial_id: predicted.expected_s.get(each.trial_id) for each in plan},
+        "basis": predicted.basis,
+    }
+    told = [_told(request.matrix, request.settings), *found, *(each.as_event() for each in plan)]
+    ledger.append_all([*told, ahead])
 
 
-def _request(matrix: Matrix, settings: SweepSettings) -> dict[str, Any]:
+def _told(matrix: Matrix, settings: SweepSettings) -> dict[str, Any]:
     cells = matrix.cells
     named = names(cells)
     return {
@@ -61,7 +72,7 @@ def _request(matrix: Matrix, settings: SweepSettings) -> dict[str, Any]:
         "pid": os.getpid(),
         "host": platform.node(),
         "git": pipeline.git_state(),
-        "settings": {key: getattr(settings, key) for key in _TOLD},
+        "settings": {key: getattr(settings, key) for key in TOLD},
         "cells": [
             {
                 "cell_id": cell.cell_id,

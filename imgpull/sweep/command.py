@@ -26,11 +26,12 @@ from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Session
 from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep import forecast, workers
-from imgpull.sweep.beginning import begin
+from imgpull.sweep.beginning import Request, begin
+from imgpull.sweep.differing import refusal
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
 from imgpull.sweep.launching import launch
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.limits import Limits, earlier_spending
+from imgpull.sweep.limits import Limits, earlier_spending, require_prices
 from imgpull.sweep.matrix import checked_matrix
 from imgpull.sweep.places import is_named, new_directory, require_free, wanted_directory
 from imgpull.sweep.plan import (
@@ -44,7 +45,15 @@ from imgpull.sweep.plan import (
     sweep_name,
 )
 from imgpull.sweep.progress import Progress
-from imgpull.sweep.resume import Asked, Earlier, find_earlier, sweep_directories
+from imgpull.sweep.rebuilding import rebuild
+from imgpull.sweep.resume import (
+    Asked,
+    Earlier,
+    content,
+    find_earlier,
+    read_earlier,
+    sweep_directories,
+)
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
 
@@ -83,10 +92,10 @@ def run_task(config: DictConfig) -> None:
         workers.run_planned(str(HydraConfig.get().sweep.subdir))
         return
     if not _active:
-        raise Finished(_refuse(ConfigError(
-            "trials are run by imgpull's own sweeper",
-            hint="leave hydra.mode and hydra/sweeper alone: a single trial is a sweep of one",
-        )))  # fmt: skip
+        from imgpull.sweep import basic
+
+        basic.run_task(config)
+        return
     sweep = _active[-1]
     subdir = str(HydraConfig.get().sweep.subdir)
     planned = sweep.launched(subdir)
@@ -115,52 +124,58 @@ def _run(
     if settings.until == "plan":
         return _show_plan(matrix, config, settings)
     with ExitStack() as held:
-        earlier = _find_earlier(config, cells, settings)
-        if earlier:
-            held.enter_context(Ledger(earlier.directory).held())
-        else:
-            require_free(config)
+        earlier = _take_up(held, config, cells, settings)
         trials = range(settings.first_trial, settings.first_trial + settings.trials)
         plan = plan_trials(cells, trials, settings.order, settings.seed, earlier)
         if earlier and earlier.ended and not plan:
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK
-        serial = _is_serial(launcher, plan)
-        with Progress() as progress:
-            progress.step("opening tracking")
-            tracked = Tracked(_tracking(asked["tracking"]))
-        directory = earlier.directory if earlier else new_directory(config)
-        if not earlier:
-            held.enter_context(Ledger(directory).held())
-        shared = held.enter_context(ExitStack())
-        session = shared.enter_context(_session(directory, plan, new=not earlier))
-        spent_s, cost = earlier_spending(Ledger(directory).read())
-        begin(config, directory, matrix, plan, settings, earlier)
-        sweep = Sweep(
-            directory=directory,
-            plan=plan,
-            tracked=tracked,
-            factors=factor_levels([cell.factors for cell in cells]),
-            session=session,
-            parent=earlier.parent if earlier else None,
-            earlier=earlier.unlogged if earlier else (),
-            stop_after=settings.stop_after,
-            retries=settings.retries,
-            seed=settings.seed,
-            limits=Limits(settings.max_hours, settings.max_cost, spent_s, cost),
-        )
-        _active[:] = [sweep]
-        together = 1 if serial else workers.batch_size()
-        try:
-            status = sweep.run(partial(launch, launcher, directory), together=together)
-        finally:
-            _active.clear()
-        try:
-            shared.close()
-        except ImgpullError as error:
-            print(f"error: the cluster could not be given back: {error}", file=sys.stderr)
-            status = status or FAILED
-        return status
+        return _conduct(held, launcher, config, Request(matrix, settings, plan, earlier))
+
+
+def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: Request) -> int:
+    """Run the trials of a plan; what nothing can be begun without is looked at first."""
+    cells, settings, earlier = request.matrix.cells, request.settings, request.earlier
+    serial = _is_serial(launcher, request.plan)
+    require_prices(request.plan, settings.max_cost)
+    with Progress() as progress:
+        progress.step("opening tracking")
+        tracked = Tracked(_tracking(cells[0].values["tracking"]))
+        progress.step("predicting how long it will take")
+        history = forecast.history_of(wanted_directory(config).parent, cells)
+        predicted = forecast.forecast(request.plan, history, progress.step)
+    directory = earlier.directory if earlier else new_directory(config)
+    if not earlier:
+        held.enter_context(Ledger(directory).held())
+    shared = held.enter_context(ExitStack())
+    session = shared.enter_context(_session(directory, request.plan, new=not earlier))
+    spent_s, cost = earlier_spending(Ledger(directory).read())
+    begin(config, directory, request, predicted)
+    sweep = Sweep(
+        directory=directory,
+        plan=request.plan,
+        tracked=tracked,
+        factors=factor_levels([cell.factors for cell in cells]),
+        session=session,
+        parent=earlier.parent if earlier else None,
+        earlier=earlier.unlogged if earlier else (),
+        stop_after=settings.stop_after,
+        retries=settings.retries,
+        seed=settings.seed,
+        limits=Limits(settings.max_hours, settings.max_cost, spent_s, cost, predicted.expected_s),
+    )
+    _active[:] = [sweep]
+    together = 1 if serial else workers.batch_size()
+    try:
+        status = sweep.run(partial(launch, launcher, directory), together=together)
+    finally:
+        _active.clear()
+    try:
+        shared.close()
+    except ImgpullError as error:
+        print(f"error: the cluster could not be given back: {error}", file=sys.stderr)
+        status = status or FAILED
+    return status
 
 
 def _show_plan(matrix: Matrix, config: DictConfig, settings: SweepSettings) -> int:
@@ -227,14 +242,53 @@ def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:
     return OK
 
 
+def _take_up(
+    held: ExitStack, config: DictConfig, cells: Sequence[Cell], settings: SweepSettings
+) -> Earlier | None:
+    """The sweep that is continued, held so that no other process runs it; None: a new one."""
+    found = _find_earlier(config, cells, settings)
+    if found is None:
+        require_free(config)
+        return None
+    directory, ledger = found.directory, Ledger(found.directory)
+    held.enter_context(ledger.held())
+    if rebuild(directory):
+        _tell(f"{ledger.path} was lost: made again from the trials' directories")
+    if damage := ledger.damage():
+        _tell(f"warning: {damage}")
+    # Read again: another process may have gone on with it until the lock was ours.
+    earlier = read_earlier(directory, ledger.read())
+    asked = {cell.cell_id for cell in cells}
+    if new := asked - earlier.cells:
+        _tell(f"continuing {directory}: {_count(len(new), 'cell')} new to it")
+    if more := earlier.cells - asked:
+        _tell(f"continuing {directory}: {_count(len(more), 'further cell')} left as they are")
+    return earlier
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number > 1)}"
+
+
 def _find_earlier(
     config: DictConfig, cells: Sequence[Cell], settings: SweepSettings
 ) -> Earlier | None:
+    """The sweep to continue; ConfigError when the command names one of other cells."""
     if settings.resume != "auto":
         return None
     wanted = wanted_directory(config)
     asked = Asked(matrix_id(cells, settings.seed), {cell.cell_id for cell in cells}, settings.seed)
-    return find_earlier([wanted] if is_named(config) else sweep_directories(wanted.parent), asked)
+    if not is_named(config):
+        return find_earlier(sweep_directories(wanted.parent), asked)
+    found = find_earlier([wanted], asked)
+    events = Ledger(wanted).read()
+    if found is None and content(wanted, events)[0]:
+        raise refusal(wanted, events, cells, settings.seed)
+    return found
 
 
 def _tracking(values: Mapping[str, Any]) -> schema.Tracking:

@@ -1,4 +1,4 @@
-"""The end of a sweep: summary, plots, table and notes, made from its directories alone.
+"""The end of a sweep: summary, plots, table and notes, made from its directories and ledger.
 
 Hides that any of them may fail: each is tried by itself, so that a picture that cannot be drawn
 hides no result. `imgpull report` does the same again later.
@@ -13,6 +13,8 @@ from imgpull import analysis
 from imgpull.errors import ImgpullError
 from imgpull.pipeline import read_resolved
 from imgpull.results.record import VERDICTS, JobRecord, job_directories, read_record
+from imgpull.sweep.closing import remarks
+from imgpull.sweep.ledger import Ledger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,12 +61,13 @@ def conclude(sweep_dir: Path, console: "Console") -> Conclusion:
     """Write summary.csv, plots/ and the report, print the table and the notes."""
     end, frame = _review(sweep_dir)
     end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir))
-    if frame is None or not end.records:
-        return end
-    end.attempt(lambda: analysis.print_table(frame, console))
+    shown = frame if end.records else None
+    if shown is not None:
+        end.attempt(lambda: analysis.print_table(shown, console))
     for note in end.notes:
         console.print(f"- {note}", soft_wrap=True, markup=False)
-    end.plots = end.attempt(lambda: analysis.draw_plots(sweep_dir, frame))
+    if shown is not None:
+        end.plots = end.attempt(lambda: analysis.draw_plots(sweep_dir, shown))
     if frame is not None and end.records:
         end.report = end.attempt(lambda: analysis.write_report(sweep_dir, frame, end.notes))
     return end
@@ -82,6 +85,7 @@ def _review(sweep_dir: Path) -> "tuple[Conclusion, pd.DataFrame | None]":
     if frame is not None and end.records:
         asked = end.attempt(lambda: _asked(sweep_dir)) or {}
         end.notes = end.attempt(lambda: analysis.notes(frame, asked=asked)) or []
+    end.notes += end.attempt(lambda: remarks(Ledger(sweep_dir).read(), end.records)) or []
     noted = dict.fromkeys(note for record in end.records for note in record.notes)
     end.notes += [f"note: {note}" for note in noted]
     return end, frame

@@ -169,10 +169,12 @@ def _write_whole(descriptor: int, content: bytes) -> None:
 
 
 def sessions(events: Iterable[Event]) -> list[list[Event]]:
-    """The events cut into sessions: each begins with its `sweep`."""
+    """The events cut into sessions. Clusters are `held` before the `sweep` line is written."""
     found: list[list[Event]] = []
     for event in events:
-        if event["event"] == "sweep" or not found:
+        kind = event["event"]
+        over = {"sweep": ("sweep",), "held": ("sweep", "given back")}.get(kind, ())
+        if not found or any(each["event"] in over for each in found[-1]):
             found.append([])
         found[-1].append(event)
     return found

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from imgpull.errors import ConfigError
+from imgpull.sweep import forecast
 from imgpull.sweep.ledger import Event, elapsed_s
 from imgpull.sweep.plan import Planned
 
@@ -51,3 +53,21 @@ def earlier_spending(events: Sequence[Event]) -> tuple[float, float]:
     """(seconds, cost) of the sessions that a ledger tells of."""
     cost = sum(float(e.get("cost") or 0.0) for e in events if e["event"] == "finished")
     return elapsed_s(events), cost
+
+
+def price(planned: Planned) -> float | None:
+    """What an hour of a trial costs; None is unknown."""
+    return forecast.cost_per_hour(planned.job)
+
+
+def require_prices(plan: Sequence[Planned], max_cost: float | None) -> None:
+    """ConfigError when a limit of cost is asked for and a price is not known."""
+    if max_cost is None:
+        return
+    unknown = next((planned for planned in plan if price(planned) is None), None)
+    if unknown is not None:
+        size = unknown.job.cluster.node.vm_size
+        raise ConfigError(
+            f"max_cost={max_cost:g}, but what a {size} costs an hour is not known",
+            hint="give its price in conf/prices.yaml, or limit the sweep with max_hours",
+        )

@@ -110,7 +110,6 @@ class Sweep:
                 self.progress.step(f"{len(batch)} trials side by side")
                 tell(batch)
                 with self.progress.following(self.ledger.path):
-                    with self.progress.following(self.ledger.path):
                     launch(batch)
                 for planned in batch:
                     self._log(self.directory / planned.directory)
@@ -153,7 +152,6 @@ class Sweep:
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
         say = partial(self.progress.step, planned=planned)
-        say = partial(self.progress.step, planned=planned)
         record = workers.run_trial(self.directory, planned, say, self.session)
         say("logging")
         self._log(self.directory / planned.directory)
@@ -167,7 +165,6 @@ class Sweep:
         self.progress.finish(planned, record)
         if again:
             self.ledger.append_all([again.as_event()])
-            self.progress.add(again)
             self.progress.add(again)
 
     def _log(self, job_dir: Path) -> None:
@@ -210,4 +207,5 @@ class Sweep:
             self.progress.say(f"warning: {warning}")
         left = len(self.agenda.left)
         if left:
-            self.progress.say(f"{left} of {len(self.plan)} trials not done; add resume=auto")
+            again = f"imgpull resume {shlex.quote(str(self.directory))}"
+            self.progress.say(f"{left} of {len(self.plan)} trials not done; go on with: {again}")

@@ -5,14 +5,13 @@ burn the rest of the matrix. Asked between trials only.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from imgpull import engines
 from imgpull.engines import Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
-from imgpull.sweep.limits import Limits
+from imgpull.sweep.limits import Limits, price
 from imgpull.sweep.plan import Planned
 
 # So many trials of a real cluster in a row that failed alike, of more than one cell where there is
@@ -29,7 +28,6 @@ class Stopping:
     limits: Limits
     stop_after: int | None = None
     cells: int = 1
-    price: Callable[[Planned], float | None] = lambda planned: 0.0
     _lost: int = 0  # trials whose last attempt does not count
     _doubt: Planned | None = None  # the last trial did not count: is its cluster well?
     _alike: list[tuple[str, str]] = field(default_factory=list)  # (kind of failure, cell), in a row
@@ -56,7 +54,7 @@ class Stopping:
         return (
             self._failures()
             or self._disk()
-            or self.limits.reached(upcoming, self.price(upcoming))
+            or self._limit(upcoming)
             or self._same_again()
             or self._unhealthy()
         )
@@ -69,6 +67,10 @@ class Stopping:
 
     def _disk(self) -> str | None:
         return f"the disk is full ({self._full}): free some space" if self._full else None
+
+    def _limit(self, upcoming: Planned) -> str | None:
+        hourly = None if self.limits.max_cost is None else price(upcoming)
+        return self.limits.reached(upcoming, hourly)
 
     def _same_again(self) -> str | None:
         cells = {cell for _, cell in self._alike}

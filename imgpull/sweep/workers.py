@@ -15,8 +15,10 @@ from typing import Any
 
 from imgpull import engines, pipeline
 from imgpull.engines import Say, Session
+from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
 from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.limits import price
 from imgpull.sweep.plan import Planned, sweep_name
 
 _PLAN = "IMGPULL_SWEEP_PLAN"
@@ -110,4 +112,8 @@ def finished_event(record: JobRecord, directory: str, cost: float | None) -> dic
 
 def cost(planned: Planned, record: JobRecord) -> float | None:
     """What a trial cost, in the currency of the prices; None where no price is known."""
-    return None if engines.is_real(planned.job) else 0.0
+    try:
+        hourly = price(planned)
+    except ImgpullError:  # conf/prices.yaml was broken meanwhile
+        return None
+    return None if hourly is None else round(hourly * record.wall_s / 3600, 6)

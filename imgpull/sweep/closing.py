@@ -1,0 +1,56 @@
+"""What of a sweep's request has no result: combinations left out, trials that did not run.
+
+Hides where that stands: the ledger has the request and the plan, the directories what was done.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from imgpull.results.record import JobRecord
+from imgpull.sweep.ledger import Event
+
+_SHOWN = 8  # cells
+
+
+def remarks(events: Sequence[Event], records: Iterable[JobRecord]) -> list[str]:
+    """Sentences for the end of a sweep; none when all that was asked for was done."""
+    return [*_excluded(events), *_undone(events, {record.trial_id for record in records})]
+
+
+def _excluded(events: Sequence[Event]) -> list[str]:
+    requests = [event for event in events if event["event"] == "sweep"]
+    excluded = requests[-1].get("excluded", ()) if requests else ()
+    if not excluded:
+        return []
+    by = Counter(str(each["by"]) for each in excluded)
+    told = ", ".join(f"{count} by '{expression}'" for expression, count in by.most_common())
+    return [f"{_count(len(excluded), 'combination')} excluded: {told}"]
+
+
+def _undone(events: Sequence[Event], recorded: set[str]) -> list[str]:
+    planned = {str(e["trial_id"]): e for e in events if e["event"] == "planned"}
+    left = [event for trial_id, event in planned.items() if trial_id not in recorded]
+    if not left:
+        return []
+    cells: dict[str, list[int]] = {}
+    for event in left:
+        cells.setdefault(str(event.get("name")), []).append(int(event.get("trial", 1)))
+    named = [f"{name} ({_trials(numbers)})" for name, numbers in cells.items()]
+    rest = len(named) - _SHOWN
+    told = "; ".join(named[:_SHOWN]) + f"; and {rest} more cells" * (rest > 0)
+    return [f"{_count(len(left), 'trial')} not done{_why(events)}: {told}"]
+
+
+def _why(events: Sequence[Event]) -> str:
+    marks = [e for e in events if e["event"] in ("sweep", "stopped", "interrupted")]
+    if marks and marks[-1]["event"] == "stopped":
+        return f" (stopped: {marks[-1].get('why')})"
+    return " (interrupted)" if marks and marks[-1]["event"] == "interrupted" else ""
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, sorted(numbers)))}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number > 1)}"
