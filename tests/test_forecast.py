@@ -7,7 +7,9 @@ import io
 import json
 import math
 import platform
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 from builders import write_trial
-from commands import imgpull, run_py
+from commands import copy_project, imgpull, python, run_py
 from hypothesis import given
 from hypothesis import strategies as st
 from trials import MakeJob
@@ -361,8 +363,6 @@ def test_a_rehearsal_takes_the_virtual_time_of_the_trial(
 
 
 def record(of: Cell, wall_s: float, **changes: Any) -> JobRecord:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as place:
         where = write_trial(Path(place), cell=of.cell_id, wall_s=wall_s, **changes)
         return read_record(where)
@@ -592,11 +592,12 @@ def test_csv_and_json_hold_every_trial_in_its_order(real: Callable[..., Job]) ->
 def test_the_page_names_what_was_left_out_and_which_limit_will_end_it(
     real: Callable[..., Job],
 ) -> None:
-    text = shown([cell(real(), rendered=True)], 9, "table", max_hours=0.5)
+    text = shown([cell(real(), rendered=True)], 9, "table", max_hours=0.5, retries=2)
     assert "left out by exclude: 1 cell" in text
     assert "nodes=1  (nodes < 2)" in text
     assert "max_hours=0.5 ends it before its last trial" in text
-    assert "settle" in text
+    assert "further attempts" in text
+    assert "engine.settle 10 s (configured)" in text
 
 
 def test_a_long_plan_stays_short(real: Callable[..., Job]) -> None:
@@ -621,8 +622,6 @@ def test_imgpull_plan_takes_a_matrix(tmp_path: Path) -> None:
 def test_imgpull_plan_shows_what_is_left_of_a_sweep(
     swept: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    import shutil
-
     _, sweep = swept
     copied = Path(shutil.copytree(sweep, tmp_path / "multirun" / sweep.name))
     gone = read_record(copied / "2").trial_id
@@ -640,6 +639,39 @@ def test_imgpull_plan_shows_what_is_left_of_a_sweep(
     nothing = imgpull(tmp_path, "plan", str(tmp_path))
     assert nothing.status == 2
     assert "holds no sweep" in nothing.err
+
+
+def test_a_sweep_whose_command_asks_for_other_cells_today_is_named(
+    swept: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, sweep = swept
+    copied = Path(shutil.copytree(sweep, tmp_path / "multirun" / sweep.name))
+    (session,) = (e for e in Ledger(copied).read() if e["event"] == "sweep")
+    arguments = ["-m", "replicas=3", "tracking=none"]  # as if conf/ had been edited
+    Ledger(copied).append_all([{**session, "arguments": arguments}])
+    done = imgpull(tmp_path, "plan", str(copied))
+    assert done.status == 2
+    assert "asks for other cells today" in done.err
+    assert "imgpull plan replicas=3 tracking=none" in done.err
+
+
+@pytest.mark.slow
+def test_prices_of_the_project_make_a_cost_and_change_no_cell(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    asked = ("-m", "imgpull.cli", "plan", "engine=binary", "nodes=2", "--format", "json")
+    free = json.loads(python(project, *asked).out)
+    text = "date: 2020-01-01\ncurrency: EUR\nvm_hour: {Standard_D4ds_v5: 0.5}\n"
+    written(project / "conf", text)
+    paid = json.loads(python(project, *asked).out)
+    hours = paid["totals"]["node_hours"]["value"]
+    assert free["totals"]["cost"]["value"] is None
+    assert paid["totals"]["cost"]["value"] == pytest.approx(hours * 0.5, rel=1e-4)
+    assert any("days old" in note for note in paid["notes"])
+    assert [t["trial_id"] for t in free["trials"]] == [t["trial_id"] for t in paid["trials"]]
+    written(project / "conf", "vm_hour: {Standard_D4ds_v5: much}\n")
+    broken = python(project, *asked)
+    assert broken.status == 2
+    assert "conf/prices.yaml: vm_hour.Standard_D4ds_v5='much'" in broken.err
 
 
 # Scored on real trials

@@ -4,12 +4,16 @@ Hides how they are found without reading all that was ever measured: a sweep's l
 cells, and only where it names one of these (or is gone) are its trials read.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from imgpull.errors import ReportError
 from imgpull.results.record import JobRecord, job_directories, read_record
 from imgpull.sweep.ledger import NAME
+
+# As json.dumps writes it; parsing every line of every sweep would take seconds.
+_CELL = re.compile(r'"cell_id": "([^"]+)"')
 
 
 def earlier_trials(root: Path, cell_ids: Collection[str]) -> list[JobRecord]:
@@ -27,7 +31,7 @@ def _of(directory: Path, cell_ids: Collection[str]) -> Iterator[JobRecord]:
         ledger = (directory / NAME).read_text("utf-8", errors="replace")
     except OSError:
         ledger = None
-    if ledger is not None and not any(cell_id in ledger for cell_id in cell_ids):
+    if ledger is not None and set(_CELL.findall(ledger)).isdisjoint(cell_ids):
         return
     for path in job_directories(directory):
         try:
