@@ -7,6 +7,7 @@ import io
 import json
 import math
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -638,7 +639,7 @@ def test_imgpull_plan_shows_what_is_left_of_a_sweep(
         assert tree(tmp_path) == before
     nothing = imgpull(tmp_path, "plan", str(tmp_path))
     assert nothing.status == 2
-    assert "holds no sweep" in nothing.err
+    assert "remembers no command" in nothing.err
 
 
 def test_a_sweep_whose_command_asks_for_other_cells_today_is_named(
@@ -651,8 +652,8 @@ def test_a_sweep_whose_command_asks_for_other_cells_today_is_named(
     Ledger(copied).append_all([{**session, "arguments": arguments}])
     done = imgpull(tmp_path, "plan", str(copied))
     assert done.status == 2
-    assert "asks for other cells today" in done.err
-    assert "imgpull plan replicas=3 tracking=none" in done.err
+    assert "holds a sweep of other cells" in done.err
+    assert re.search(r"replicas: [12] -> 3", done.err)
 
 
 @pytest.mark.slow

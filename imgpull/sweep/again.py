@@ -26,7 +26,7 @@ def resume(directory: Path, further: Sequence[str]) -> None:
     ReportError when the directory holds no sweep.
     """
     directory = directory.absolute()
-    told = _last(directory)
+    told = last_command(directory)
     arguments = resumed_arguments([str(each) for each in told["arguments"]], directory, further)
     cwd = Path(str(told.get("cwd", "")))
     before = sys.argv
@@ -56,8 +56,11 @@ def resumed_arguments(
     return [*flags, *kept, *further, "resume=auto", f"hydra.sweep.dir='{quoted}'"]
 
 
-def _last(directory: Path) -> Event:
-    """The `sweep` line of the newest session, or what multirun.yaml has of it."""
+def last_command(directory: Path) -> Event:
+    """The `sweep` line of the newest session, or what multirun.yaml has of it: `arguments`, `cwd`.
+
+    ReportError when nothing remembers a command.
+    """
     begun = [e for e in Ledger(directory).read() if e["event"] == "sweep" and "arguments" in e]
     told = begun[-1] if begun else first_command(directory)
     if "arguments" not in told:

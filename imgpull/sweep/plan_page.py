@@ -102,7 +102,7 @@ def _print_cells(report: PlanReport, console: "Console") -> None:
     # As the matrix was given: the order of running is told apart.
     given = sorted(cells.values(), key=_given)
     shown = [_cell(report, rows) for rows in _shown(given)]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     kept = [name for name in shown[0] if any(line[name] for line in shown)]
     for name in kept:
         if name in ("cell", "predicted"):
@@ -115,7 +115,9 @@ def _print_cells(report: PlanReport, console: "Console") -> None:
         if len(given) > len(shown) and number == len(shown) - _LAST_CELLS:
             table.add_row(f"… {len(given) - len(shown)} more")
         table.add_row(*(line[name] for name in kept))
+    console.print()
     console.print(table)
+    console.print()
 
 
 def _shown(given: Sequence[list[Row]]) -> Sequence[list[Row]]:

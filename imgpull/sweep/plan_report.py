@@ -136,7 +136,9 @@ def _cache_notes(report: PlanReport) -> list[str]:
         found.append("warm: none is pulled by the load; what nodes lack is pulled before, and that "
                      "pull is in no figure")  # fmt: skip
     if "as_is" in caches:
-        found.append("as_is: what nodes hold is not known, so what they pull is not")
+        found.append(
+            "as_is: what nodes hold is not known, nor what they pull; simulated, they hold nothing"
+        )
     return found
 
 

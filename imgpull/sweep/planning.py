@@ -1,12 +1,11 @@
 """The plan of a command that is not running: given as overrides, or remembered by a sweep begun.
 
-Hides how Hydra composes outside its own command line, and where a sweep keeps its command: in its
-ledger, or in multirun.yaml where that is gone.
+Hides how Hydra composes outside its own command line.
 """
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from imgpull.config import schema
 from imgpull.config.compose import CONF
 from imgpull.config.sweeping import SweepSettings, settings_from
-from imgpull.errors import ConfigError, ReportError
+from imgpull.errors import ConfigError
+from imgpull.sweep.again import last_command
+from imgpull.sweep.differing import refusal
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.matrix import checked_matrix
-from imgpull.sweep.places import MULTIRUN
 from imgpull.sweep.plan import Matrix, matrix_id, plan_trials
 from imgpull.sweep.plan_page import show
-from imgpull.sweep.plan_report import in_directory
 from imgpull.sweep.resume import Asked, Earlier, find_earlier
 
 if TYPE_CHECKING:
@@ -54,22 +53,20 @@ def show_command(overrides: Sequence[str], form: str) -> int:
 def show_sweep(directory: Path, form: str) -> int:
     """Print what is left of a sweep begun; ReportError where there is none.
 
-    ConfigError when its command asks for other cells today, because conf/ was edited.
+    ConfigError, with what differs, when its command asks for other cells today.
     """
     directory = directory.absolute()
-    overrides = _kept(remembered(directory), _NOT_OURS)
-    asked = _composed(overrides)
-    earlier = _earlier([directory], asked)
-    if earlier is None:
-        raise ConfigError(
-            f"the command of {directory} asks for other cells today: conf/ or templates/ were "
-            "edited since",
-            hint="go back to the revision that its ledger names under git, or plan it anew: "
-            f"{shlex.join(['imgpull', 'plan', *overrides])}",
-        )
-    again = ["python", "run.py", "-m", *overrides, "resume=auto", in_directory(directory)]
-    command = shlex.join(again)
-    return _show(asked, earlier, command, form)
+    told = last_command(directory)
+    overrides = _kept(_overrides([str(each) for each in told["arguments"]]), _NOT_OURS)
+    cwd = Path(str(told.get("cwd", "")))
+    # Relative paths in the command mean what they meant to who typed it.
+    with contextlib.chdir(cwd if cwd.is_dir() else Path.cwd()):
+        asked = _composed(overrides)
+        earlier = _earlier([directory], asked)
+        if earlier is None:
+            events = Ledger(directory).read()
+            raise refusal(directory, events, asked.matrix.cells, asked.settings.seed)
+        return _show(asked, earlier, shlex.join(["imgpull", "resume", str(directory)]), form)
 
 
 def _show(asked: _Asked, earlier: Earlier | None, command: str, form: str) -> int:
@@ -85,23 +82,6 @@ def _earlier(candidates: Sequence[Path], asked: _Asked) -> Earlier | None:
     cells, seed = asked.matrix.cells, asked.settings.seed
     wanted = Asked(matrix_id(cells, seed), frozenset(cell.cell_id for cell in cells), seed)
     return find_earlier(candidates, wanted)
-
-
-def remembered(directory: Path) -> list[str]:
-    """The overrides of a sweep's newest session; ReportError when nothing remembers them."""
-    sessions = [e for e in Ledger(directory).read() if e["event"] == "sweep" and "arguments" in e]
-    if sessions:
-        return _overrides([str(argument) for argument in sessions[-1]["arguments"]])
-    path = directory / MULTIRUN
-    if not path.is_file():
-        raise ReportError(
-            f"{directory} holds no sweep: neither ledger.jsonl nor {MULTIRUN}",
-            hint="name a sweep's directory under multirun/",
-        )
-    from omegaconf import OmegaConf
-
-    told = OmegaConf.load(path).hydra.overrides
-    return [*(str(o) for o in told.hydra), *(str(o) for o in told.task)]
 
 
 def _overrides(arguments: list[str]) -> list[str]:
@@ -133,7 +113,7 @@ def _composed(overrides: Sequence[str]) -> _Asked:
     return _Asked(matrix, settings_from(matrix.cells[0].values), root)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _hydra(overrides: Sequence[str]) -> "Iterator[tuple[ConfigLoader, DictConfig]]":
     """Hydra's loader and the configuration that its sweeper would be given."""
     from hydra import initialize_config_dir
