@@ -80,7 +80,7 @@ def _policy(script: str) -> str:
     """Nothing may be fetched, and no script may run but the page's own."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     )
 

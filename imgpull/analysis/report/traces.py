@@ -152,7 +152,7 @@ def _how(pull: Row) -> int:
 
 def _rates(files: TrialFiles, kept: Budget) -> dict[str, Any] | None:
     """Receive and write rates over the time in which pods started; None without series."""
-    curves = {rate: files.bytes_over_time(rate) for rate in RATES}
+    curves = files.bytes_over_time()
     if not any(curves.values()):
         return None
     begin, end = _window(

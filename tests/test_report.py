@@ -1,0 +1,223 @@
+"""Laws of what the report says: each number is in the sweep's files, each gap is told."""
+
+import html
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from reports import Parsed, edited, headlines, made, rows, traces, written
+
+from imgpull import analysis
+
+T_2 = 4.302653  # Student's t, 2 degrees of freedom, 97.5 %
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A copy of the sweep, to be broken."""
+    return shutil.copytree(made(), tmp_path / "sweep")
+
+
+def test_the_end_of_a_sweep_writes_both_files() -> None:
+    assert (made() / "report.html").stat().st_size < 300_000
+    assert (made() / "report.md").read_text("utf-8").startswith("# SIMULATED\n")
+
+
+def test_the_first_screen_says_what_was_compared_whether_it_is_valid_and_what_is_best() -> None:
+    page = (made() / "report.html").read_text("utf-8")
+    (compared,) = Parsed(page).texts("h1")
+    assert compared.startswith("4 cells: replicas (1, 3) × qps (5, 10), 3 trials each.")
+    valid, differs, best = headlines(page)
+    assert valid == "✔ Valid: all 12 trials count"
+    assert "[" in differs or "Nothing shown" in differs
+    assert re.search(r"image pull p50 [\d.]+ s \[[\d.]+, [\d.]+\]$", best)
+    (simulated,) = Parsed(page).texts("p", **{"class": "simulated"})
+    assert simulated.startswith("SIMULATED")
+    assert page.index('id="answer"') < page.index('id="matrix"') < page.index("<script")
+
+
+def test_numbers_of_the_report_are_those_of_the_measurements() -> None:
+    """Geometric means and t intervals, again from measurements.csv alone."""
+    factors = ("pod_startup", "p50"), ("image_pull", "p50"), ("node_throughput", "p50")
+    columns = ("pod_startup_p50_s", "image_pull_p50_s", "node_throughput_p50_mib_s")
+    sizes = (1.0, 1.0, 1024.0**2)
+    trials: dict[str, list[dict[tuple[str, str], float]]] = {}
+    for job in sorted(made().glob("[0-9]*")):
+        cell = json.loads((job / "job.json").read_text("utf-8"))["cell_id"]
+        numbers = {
+            (row["measurement"], row["statistic"]): float(row["value"])
+            for row in rows(job / "measurements.csv")
+            if not row["subject"]
+        }
+        trials.setdefault(cell, []).append(numbers)
+    page = (made() / "report.html").read_text("utf-8")
+    for cell, numbers_of in trials.items():
+        (line,) = re.findall(rf'<tr data-cell="{cell}">(.*?)</tr>', page, re.DOTALL)
+        for key, column, size in zip(factors, columns, sizes, strict=True):
+            logs = [math.log(one[key] / size) for one in numbers_of]
+            middle, half = fmean(logs), T_2 * stdev(logs) / math.sqrt(3)
+            (told,) = re.findall(rf'data-column="{column}">(.*?)</td>', line)
+            said = [float(one) for one in re.findall(r"[\d.]+", told)]
+            again = [math.exp(middle), math.exp(middle - half), math.exp(middle + half)]
+            assert said == pytest.approx(again, rel=0.006), (cell, column)  # three figures
+
+
+def test_curves_timelines_and_rates_are_those_of_the_files() -> None:
+    page = (made() / "report.html").read_text("utf-8")
+    halves = sorted(float(one) for one in re.findall(r"half within ([\d.]+) s</title>", page))
+    by_cell: dict[str, list[float]] = {}
+    for job in made().glob("[0-9]*"):
+        cell = json.loads((job / "job.json").read_text("utf-8"))["cell_id"]
+        led = [row for row in rows(job / "pulls.csv") if row["leader"] == "true"]
+        by_cell.setdefault(cell, []).extend(float(row["pull_s"]) for row in led)
+    again = sorted(sorted(pulls)[math.ceil(len(pulls) / 2) - 1] for pulls in by_cell.values())
+    assert halves == pytest.approx(again, rel=0.006)
+    for trial in traces(page):
+        job = made() / str(trial["job"])
+        pods = {row["pod"]: row for row in rows(job / "pods.csv")}
+        waits = {row["pod"]: float(row["wait_s"]) for row in rows(job / "pulls.csv")}
+        assert trial["of"] == len(trial["pods"]) == len(pods)
+        for name, node, *moments, _ in trial["pods"]:
+            row = pods[name]
+            assert trial["nodes"][node] == row["node"]
+            names = ("created", "scheduled", "pulling", "pulled", "started", "ready")
+            told = {key: float(row[key]) for key in names}
+            until = told["pulling"] + waits[name] if name in waits else None
+            values = [*list(told.values())[:3], until, *list(told.values())[3:]]
+            assert moments == [None if one is None else round(one * 1000) for one in values]
+        moved = 0.0
+        last: dict[str, float] = {}
+        for row in rows(job / "series.csv"):
+            at_s = float(row["at_s"])
+            moved += float(row["receive_bytes_per_s"]) * (at_s - last.get(row["node"], at_s))
+            last[row["node"]] = at_s
+        rates = trial["rates"]
+        drawn = sum(one or 0 for one in rates["receive"]["total"]) * rates["step_s"] * 1024**2
+        assert drawn == pytest.approx(moved, rel=0.01)
+
+
+def test_limits_are_those_of_the_cluster_described() -> None:
+    text = (made() / "0/config.resolved.yaml").read_text("utf-8")
+    described = {
+        key: float(re.findall(rf"{name}: (\S+)", text)[0]) * size / 1024**2
+        for key, name, size in (
+            ("nic", "nic_mbit_s", 1e6 / 8), ("disk", "disk_write_mb_s", 1e6),
+            ("registry", "egress_mbit_s", 1e6 / 8),
+        )
+    }  # fmt: skip
+    for trial in traces((made() / "report.html").read_text("utf-8")):
+        assert trial["limits"] == pytest.approx(described)
+
+
+def test_trials_that_do_not_count_are_told_with_their_reasons(sweep: Path) -> None:
+    def spoil(record: dict[str, Any]) -> None:
+        record.update(verdict="invalid", reasons=["the node was warm", "another"])
+
+    edited(sweep, 3, spoil)
+    page = written(sweep)
+    assert headlines(page)[0] == "▲ Partly valid: 11 of 12 trials count"
+    assert "invalid: the node was warm (job 3)" in page
+    assert "11 valid, 1 invalid" in page
+
+
+def test_where_no_trial_counts_no_cell_is_best(sweep: Path) -> None:
+    for job in range(12):
+        edited(sweep, job, lambda record: record.update(verdict="invalid", reasons=["warm"]))
+    valid, _, best = headlines(written(sweep))
+    assert valid == "✖ Not valid: no trial counts"
+    assert best == "✖ No cell has a known image pull p50"
+    markdown = (sweep / "report.md").read_text("utf-8")
+    assert "★" not in markdown
+
+
+def test_one_trial_a_cell_is_called_no_evidence(sweep: Path) -> None:
+    for job in range(4, 12):
+        shutil.rmtree(sweep / str(job))
+    page = written(sweep)
+    assert "One trial a cell: no interval, and no evidence" in page
+    assert "[" not in "".join(headlines(page)[1:])
+
+
+def test_a_rehearsal_and_a_measurement_are_not_compared(sweep: Path) -> None:
+    frame = analysis.read_sweep(sweep)
+    for cell in set(frame.loc[frame["replicas"] == 3, "job"]):
+        edited(sweep, int(cell), lambda record: record.update(engine="binary"))
+    page = written(sweep)
+    assert headlines(page)[2] == "▲ Cells differ in engine: none is called best"
+    assert Parsed(page).texts("p", **{"class": "simulated"})[0].startswith("SIMULATED: the cells")
+    assert 'class="best"' not in page
+
+
+def test_a_measurement_is_not_called_simulated(sweep: Path) -> None:
+    for job in range(12):
+        edited(sweep, job, lambda record: record.update(engine="binary", measured_by="cl2"))
+    assert "SIMULATED" not in written(sweep).split("<script>")[0]
+    assert "SIMULATED" not in (sweep / "report.md").read_text("utf-8")
+
+
+def test_what_is_absent_is_said(sweep: Path) -> None:
+    for job in range(12):
+        for name in ("series.csv", "pods.csv", "pulls.csv"):
+            (sweep / str(job) / name).unlink()
+    (sweep / "ledger.jsonl").unlink()
+    page = written(sweep)
+    assert all(trial["rates"] is None and trial["of"] == 0 for trial in traces(page))
+    assert "No trial that counts has a record of single pulls" in page
+    assert "There is no ledger.jsonl" in page
+    assert "python run.py" not in page
+
+
+def test_failures_keep_their_first_cause_and_who_recovered(sweep: Path) -> None:
+    path = sweep / "0/pulls.csv"
+    lines = path.read_text("utf-8").splitlines()
+    cells = [line.split(",") for line in lines]
+    failure, outcome = lines[0].split(",").index("failure"), lines[0].split(",").index("outcome")
+    cells[1][failure] = cells[2][failure] = "throttled"
+    cells[2][outcome] = "failed"
+    path.write_text("".join(",".join(line) + "\n" for line in cells), "utf-8")
+    page = written(sweep)
+    assert re.search(
+        r'<td>throttled</td><td class="n">2</td><td class="n">1</td><td>job 0</td>', page
+    )
+
+
+def test_excluded_cells_and_attempts_run_again_are_listed(sweep: Path) -> None:
+    with (sweep / "ledger.jsonl").open("a", encoding="utf-8") as file:
+        excluded = [{"overrides": ["qps=99"], "factors": {}, "by": "qps > 50"}]
+        file.write(json.dumps({"event": "sweep", "excluded": excluded, "arguments": []}) + "\n")
+        late = {"event": "planned", "trial_id": "never", "dir": "77", "name": "r9"}
+        file.write(json.dumps(late) + "\n")
+    shutil.copytree(sweep / "2", sweep / "2/attempt-2")
+    path = sweep / "2/attempt-2/job.json"
+    record = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(record | {"attempt": 2}), "utf-8")
+    edited(sweep, 2, lambda first: first.update(verdict="failed", reasons=["it broke"]))
+    page = html.unescape(written(sweep))
+    assert "cell qps=99</th><td class=\"wrap\">never run: exclude 'qps > 50'" in page
+    assert "job 2, attempt 1" in page
+    assert "run again: failed, it broke" in page
+    assert "job 77 (r9)" in page
+    assert "1 attempt run again: in no number" in page
+
+
+def test_what_ran_is_said_once_and_what_differs_with_its_jobs(sweep: Path) -> None:
+    edited(sweep, 5, lambda record: record["versions"].update(containerd="9.9.9"))
+    found = Parsed(written(sweep)).texts("tr")
+    assert "version containerd 9.9.9 job 5" in found
+    assert sum(one.startswith("version kubernetes") for one in found) == 1
+    (git,) = [one for one in found if one.startswith("git revision")]
+    record = json.loads((sweep / "0/job.json").read_text("utf-8"))
+    assert record["git"]["revision"] in git
+    assert record["bundle_sha256"] in (sweep / "report.html").read_text("utf-8")
+
+
+def test_the_command_of_the_sweep_is_there_to_paste() -> None:
+    assert (
+        "python run.py -m image=resource_consumer nodes=2" in (made() / "report.html").read_text()
+    )
+    assert "imgpull reproduce SWEEP/0" in (made() / "report.md").read_text()
