@@ -28,6 +28,8 @@ if __name__ == "__main__":
         if type(end) is SystemExit and end.code == 1:
             sys.exit(2)
         raise
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception:
         traceback.print_exc()
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""The sweeper that Hydra finds beside run.py; thin, it only calls imgpull.sweep.
+"""The sweeper and the callback that Hydra finds beside run.py; thin, they only call imgpull.sweep.
 
 Hydra imports this file at every start, `--help` and shell completion included, so it imports
 nothing heavy at the top.
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -54,3 +55,15 @@ class MatrixSweeper(Sweeper):
             config=self.config,
             arguments=[f"{key}={value}" for key, value in self.params.items()] + arguments,
         )
+
+
+class EndOfSweep(Callback):
+    """Summary, table and exit status under another sweeper than ours, such as Hydra's basic."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Do the end step; ends by raising SystemExit with the sweep's exit status."""
+        if config.hydra.runtime.choices["hydra/sweeper"] == "matrix":
+            return
+        from imgpull.sweep import basic
+
+        basic.finish(config)

@@ -3,10 +3,12 @@
 import random
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT
+import yaml
+from commands import ROOT, copy_project, database, python, run_py, runs
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.errors import ImgpullError
+from imgpull.results.record import read_record
 from imgpull.sweep.composing import Composer
 
 sys.path.append(str(ROOT))  # where Hydra finds hydra_plugins/, as beside run.py
@@ -128,3 +131,171 @@ def test_a_wrong_value_is_refused_in_hydras_words(loader: ConfigLoader, override
     master = composed(loader)
     refused = require_equal(loader, master, Composer(loader, master), "qps=5", override)
     assert isinstance(refused, tuple)
+
+
+# From a command to its cells
+
+
+def rendered(root: Path, *arguments: str) -> list[str]:
+    """The names of the cells that a command spans, in its order."""
+    ended = run_py(root, "-m", *arguments, "tracking=none", "until=render")
+    assert ended.status == 0, ended.err
+    return [line.split(":")[0] for line in ended.out.splitlines()[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cells"),
+    [
+        (["replicas=choice(1,5)"], ["r1", "r5"]),
+        (["replicas=range(1,10,3)"], ["r1", "r4", "r7"]),
+        (["image=glob(even_5*)"], ["even_5gb_1", "even_5gb_10"]),
+        (["image=glob(*,exclude=[e*,p*,r*])", "nodes=10,20"], ["n10", "n20"]),
+        (["replicas=sort(5,1,3)"], ["r1", "r3", "r5"]),
+        (["replicas=sort(5,1,3,reverse=true)"], ["r5", "r3", "r1"]),
+        (["qps=1.5,2"], ["q1.5", "q2"]),
+        (["replicas=1,2", "replicas=3,4"], ["r3", "r4"]),
+        (["replicas=1,2", "qps=5,10", "exclude=['replicas*qps=10']"], ["r1 q5", "r2 q10"]),
+    ],
+)
+def test_hydras_sweep_syntax_spans_a_matrix(
+    tmp_path: Path, arguments: list[str], cells: list[str]
+) -> None:
+    assert rendered(tmp_path, *arguments) == cells
+
+
+def test_a_shuffled_axis_has_every_level_once(tmp_path: Path) -> None:
+    found = rendered(tmp_path, "replicas=shuffle(1,2,3,4,5)")
+    assert sorted(found) == ["r1", "r2", "r3", "r4", "r5"]
+
+
+def test_an_interval_is_no_matrix(tmp_path: Path) -> None:
+    ended = run_py(tmp_path, "-m", "replicas=interval(1,5)", "tracking=none")
+    assert ended.status == 2
+    assert "a matrix needs a list of levels" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# Each trial is a job of Hydra's, run with what was checked
+
+
+def test_a_job_is_what_hydras_own_launcher_makes_of_it(tmp_path: Path) -> None:
+    ended = run_py(tmp_path, "-m", "replicas=1,2", "qps=5", "trials=2", "tracking=none")
+    assert ended.status == 0, ended.err
+    for number in range(4):
+        job = ended.sweep / str(number)
+        told = yaml.safe_load((job / ".hydra/hydra.yaml").read_text())["hydra"]
+        trial = ended.records[number].trial
+        replicas = ended.records[number].factors["replicas"]
+        task = [f"replicas={replicas}", "qps=5", "trials=2", "tracking=none", f"trial={trial}"]
+        assert (told["job"]["num"], told["job"]["id"]) == (number, str(number))
+        assert told["overrides"]["task"] == task
+        assert told["job"]["override_dirname"] == ",".join(sorted(task))
+        assert told["runtime"]["output_dir"] == str(job)
+        assert told["runtime"]["choices"]["image"] == "pytorch_large"
+        assert told["mode"] == "MULTIRUN"
+        assert yaml.safe_load((job / ".hydra/overrides.yaml").read_text()) == task
+        config = yaml.safe_load((job / ".hydra/config.yaml").read_text())
+        resolved = yaml.safe_load((job / "config.resolved.yaml").read_text())
+        assert config["replicas"] == resolved["replicas"] == replicas
+        assert config["trial"] == resolved["trial"] == trial
+        assert config["image"]["reference"] == "${cluster.registry.server}/pytorch:large"
+
+
+CALLBACK = """
+from hydra.experimental.callback import Callback
+
+class Seen(Callback):
+    def on_job_start(self, config, *, task_function, **kwargs):
+        print(f"begins {config.hydra.job.num} {config.replicas}")
+
+    def on_job_end(self, config, job_return, **kwargs):
+        print(f"over {config.hydra.job.num} {job_return.status.name}")
+"""
+
+
+def test_callbacks_of_jobs_are_called(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    (project / "seen.py").write_text(CALLBACK)
+    ended = python(
+        project, "run.py", "-m", "replicas=1,2", "order=as_given", "tracking=none",
+        "+hydra.callbacks.seen._target_=seen.Seen",
+    )  # fmt: skip
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[:4] == [
+        "begins 0 1", "over 0 COMPLETED", "begins 1 2", "over 1 COMPLETED",
+    ]  # fmt: skip
+
+
+# Hydra's own sweeper
+
+BASIC = ("-m", "hydra/sweeper=basic", "tracking=none")
+
+
+def test_hydras_basic_sweeper_runs_the_same_jobs(tmp_path: Path) -> None:
+    matrix = ("replicas=1,2", "cluster.node.nic_mbit_s=2000,4000")
+    ours = run_py(tmp_path, "-m", *matrix, "tracking=none")
+    basic = run_py(tmp_path, *BASIC, *matrix)
+    assert basic.status == ours.status == 0, basic.err
+    told = "replicas=1 nic_mbit_s=2000  valid"
+    assert basic.err.splitlines()[0] == told
+    assert basic.out.splitlines()[-1].startswith("summary:")
+    assert (basic.sweep / "summary.csv").exists()
+    for number in range(4):
+        theirs, own = read_record(basic.sweep / str(number)), read_record(ours.sweep / str(number))
+        assert theirs.cell_id == own.cell_id
+        assert theirs.trial_id == own.trial_id
+        assert theirs.bundle_sha256 == own.bundle_sha256
+        assert theirs.factors == own.factors
+        assert theirs.verdict == "valid"
+        pulls = [
+            (sweep / f"{number}/pulls.csv").read_bytes() for sweep in (basic.sweep, ours.sweep)
+        ]
+        assert pulls[0] == pulls[1]
+
+
+def test_under_the_basic_sweeper_trials_are_an_axis(tmp_path: Path) -> None:
+    ended = run_py(tmp_path, *BASIC, "replicas=1,2", "trial=1,2")
+    assert ended.status == 0, ended.err
+    assert len({record.trial_id for record in ended.records}) == 4
+    assert all(set(record.factors) == set(jobs.FACTORS) for record in ended.records)
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("trials=2", "sweep over trial instead: trial=1,2,3"),
+        ("resume=auto", "resume=auto means nothing to hydra/sweeper=basic"),
+        ("exclude=['qps>5']", "means nothing to hydra/sweeper=basic"),
+        ("until=render", "until=render means nothing"),
+        ("engine=docker", "holds a cluster for a whole sweep"),
+        ("replicas=500", "cannot fit"),
+        ("hydra.mode=RUN", "hydra.mode=RUN runs no sweep"),
+    ],
+)
+def test_what_the_basic_sweeper_cannot_do_is_refused(
+    tmp_path: Path, argument: str, said: str
+) -> None:
+    where = ["hydra.run.dir=out"] if argument == "hydra.mode=RUN" else []
+    ended = run_py(tmp_path, "hydra/sweeper=basic", "tracking=none", argument, *where)
+    assert ended.status == 2
+    assert said in ended.err
+    assert not list(tmp_path.rglob("job.json"))
+
+
+def test_a_failed_job_under_the_basic_sweeper_is_told_by_the_exit_status(tmp_path: Path) -> None:
+    matrix = ["replicas=1,2", "engine.faults.lost_nodes=0,5", "wait_timeout=20m"]
+    ended = run_py(tmp_path, *BASIC, *matrix)
+    verdicts = {record.verdict for record in ended.records}
+    assert len(ended.records) == 4
+    assert verdicts > {"valid"}
+    assert ended.status == 1
+
+
+def test_the_basic_sweeper_logs_one_parent_and_a_child_a_job(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(database())
+    ended = run_py(tmp_path, "-m", "hydra/sweeper=basic", "replicas=1,2")
+    assert ended.status == 0, ended.err
+    parent, children = runs(tmp_path)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert {run.data.params["replicas"] for run in children} == {"1", "2"}

@@ -57,6 +57,12 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
     return Matrix(list(cells.values()), left_out.found)
 
 
+def checked_cell(overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]) -> Cell:
+    """The one cell that these overrides gave these values, checked."""
+    with TemporaryDirectory(prefix="imgpull-") as room:
+        return _checked(*_cell(overrides, swept, values), Path(room))
+
+
 class _LeftOut:
     """What `exclude` leaves out, and which of its expressions did it."""
 
