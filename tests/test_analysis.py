@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 import statistics
 import subprocess
 import sys
@@ -385,6 +386,73 @@ def test_a_factor_that_never_changes_alone_has_no_effect_to_tell(tmp_path: Path)
     text = said(read_sweep(tmp_path))
     assert "qps: no two cells differ in it alone" in text
     assert "always together" not in text
+
+
+def repeated(sweep: Path, factor: Mapping[tuple[int, int], float], **record: Any) -> pd.DataFrame:
+    """Five trials of replicas x nodes; what multiplies 200 s in each, and a spread of 2 %."""
+    for job, (trial, cell) in enumerate(itertools.product(range(1, 6), factor)):
+        wobble = 1 + 0.02 * ((job * 7) % 5 - 2) / 2
+        chosen = dict(zip(("replicas", "nodes"), cell, strict=True))
+        seconds = 200.0 * factor[cell] * wobble
+        add_trial(
+            sweep, job, levels=chosen, trial=trial, block=trial, pull_s=seconds,
+            startup_s=seconds + 5, **record,
+        )  # fmt: skip
+    return read_sweep(sweep)
+
+
+def test_repeated_trials_give_every_effect_its_interval(tmp_path: Path) -> None:
+    grows = {(1, 10): 1.0, (1, 20): 1.3, (5, 10): 1.0, (5, 20): 1.3}
+    text = said(repeated(tmp_path, grows, engine="docker"))
+    (line,) = re.findall(r"^nodes 10 -> 20: .*", text, re.M)
+    found = re.search(r"image pull p50 \+(\d+) % \[(\d+), (\d+)\]", line)
+    assert found
+    assert 28 <= int(found[2]) <= int(found[1]) <= int(found[3]) <= 32
+    assert line.endswith("(5 trials a cell, paired)")
+    assert "replicas: no visible difference; 1 -> 5: image pull p50" in text
+    assert "interact" not in text
+    assert "random numbers" not in text
+
+
+def test_shared_luck_is_said_where_it_makes_the_pairs(tmp_path: Path) -> None:
+    grows = {(1, 10): 1.0, (1, 20): 1.3}
+    assert "paired by common random numbers" in said(repeated(tmp_path, grows))
+
+
+def test_an_interaction_is_said_and_its_cells_named(tmp_path: Path) -> None:
+    grows = {(1, 10): 1.0, (1, 20): 1.0, (5, 10): 1.0, (5, 20): 1.6}
+    text = said(repeated(tmp_path, grows, engine="docker"))
+    assert "replicas and nodes interact: replicas 1 -> 5 is" in text
+    assert "against replicas 1, nodes 10 (Holm over 3 cells): replicas 5, nodes 20 +6" in text
+
+
+def test_three_trials_are_too_few_to_tell_two_cells_apart(tmp_path: Path) -> None:
+    for job, (trial, nodes) in enumerate(itertools.product((1, 2, 3), (10, 20))):
+        add_trial(
+            tmp_path, job, levels={"nodes": nodes}, trial=trial, block=trial,
+            pull_s=10.0 * nodes + trial + job / 7,
+        )  # fmt: skip
+    text = said(read_sweep(tmp_path))
+    (line,) = [line for line in text.splitlines() if line.startswith("nodes")]
+    assert "too few trials to tell" in line
+
+
+def test_only_repeated_trials_have_an_interval_in_the_table(tmp_path: Path) -> None:
+    grows = {(1, 10): 1.0, (1, 20): 1.3}
+    one = printed(add_sweep(tmp_path / "one", DEMO))
+    many = printed(repeated(tmp_path / "many", grows), 120)
+    assert "±" not in one
+    assert "±%" in many.splitlines()[1]
+    interval = many.splitlines()[3].split()[4]  # after nodes, startups and the pull itself
+    assert 0.5 < float(interval) < 5
+    assert max(map(len, many.splitlines()[:5])) <= 90
+
+
+def test_a_censored_median_is_over_its_bound(tmp_path: Path) -> None:
+    for job in range(3):
+        values = {("image_pull", "p50_at_least"): 1800.0}
+        add_trial(tmp_path, job, pull_s=None, trial=job, values=values)
+    assert " over 1800 " in printed(read_sweep(tmp_path)).splitlines()[3]
 
 
 def test_an_invalid_trial_is_in_no_comparison_and_its_reason_is_given(tmp_path: Path) -> None:

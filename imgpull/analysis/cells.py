@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from imgpull.analysis.statistics import estimate
+
 # Columns of the summary before the factors.
 ABOUT = (
     "job", "cell_id", "trial_id", "trial", "attempt", "block", "position", "name", "engine",
     "verdict", "reasons", "slo",
 )  # fmt: skip
 FACTOR_ORDER = ("deployments", "replicas", "qps", "nodes", "image", "cluster", "cache")
+_LIMITS = ("image_pull_p50_low_s", "image_pull_p50_high_s")
 VERDICT_ORDER = ("valid", "degraded", "invalid", "failed")
 
 
@@ -54,8 +57,9 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
 
     Numbers are medians over counted trials (NaN when none counts); `n_trials` is how many count,
     `verdicts` says what became of all, `slo_missed` how many counted trials missed their threshold.
-    Where the median of a p99 is known only from below, it is NaN and `image_pull_p99_at_least_s`
-    has the bound.
+    Where the median of a pull's p50 or p99 is known only from below, it is NaN and
+    `image_pull_p99_at_least_s` has the bound. `image_pull_p50_low_s` and `_high_s` are the 95 %
+    interval of the trials' geometric mean, NaN where there is none.
     """
     keys = varied(frame)
     rows = [
@@ -64,13 +68,13 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
         for _, group in last_attempts(frame).groupby(["cell_id", *keys], sort=False, dropna=False)
     ]
     columns = [
-        "cell_id", "name", "engine", *factors(frame), *_numbers(frame),
+        "cell_id", "name", "engine", *factors(frame), *_numbers(frame), *_LIMITS,
         "n_trials", "verdicts", "slo_missed",
     ]  # fmt: skip
     if not rows:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(rows, columns=columns)
-    table = table.astype(dict.fromkeys(_numbers(frame), "float64"))
+    table = table.astype(dict.fromkeys([*_numbers(frame), *_LIMITS], "float64"))
     places = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
     ranks = [
         tuple(places[key][None if unknown(row[key]) else row[key]] for key in keys) for row in rows
@@ -93,27 +97,36 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
         "engine": group["engine"].iloc[0],
         **{name: group[name].iloc[0] for name in factors(group)},
         **{name: medians[name] for name in _numbers(group)},
-        **_censored_p99(counted),
+        **_censored(counted, "p50"),
+        **_censored(counted, "p99"),
+        **_limits(counted),
         "n_trials": len(counted),
         "verdicts": _verdicts(list(group["verdict"])),
         "slo_missed": int((counted["slo"] == "missed").sum()),
     }
 
 
-def _censored_p99(counted: pd.DataFrame) -> dict[str, float]:
-    """The median p99 of the image pull, or what it at least is.
+def _censored(counted: pd.DataFrame, statistic: str) -> dict[str, float]:
+    """The median of a percentile of the image pull, or what it at least is.
 
     Each censored trial is put at its bound, then at infinity: where both medians agree the median
     is known although a trial's value is not.
     """
-    exact, bound = counted["image_pull_p99_s"], counted["image_pull_p99_at_least_s"]
+    value, at_least = f"image_pull_{statistic}_s", f"image_pull_{statistic}_at_least_s"
+    exact, bound = counted[value], counted[at_least]
     low = float(exact.fillna(bound).median())
     high = float(exact.where(exact.notna() | bound.isna(), np.inf).median())
     known = low == high
-    return {
-        "image_pull_p99_s": low if known else np.nan,
-        "image_pull_p99_at_least_s": np.nan if known else low,
-    }
+    return {value: low if known else np.nan, at_least: np.nan if known else low}
+
+
+def _limits(counted: pd.DataFrame) -> dict[str, float]:
+    """The interval of the image pull's p50; none where a trial's is only a bound."""
+    if counted["image_pull_p50_at_least_s"].notna().any():
+        return dict.fromkeys(_LIMITS, np.nan)
+    found = estimate(counted["image_pull_p50_s"].to_list())
+    ends = (found.low, found.high)
+    return {name: np.nan if end is None else end for name, end in zip(_LIMITS, ends, strict=True)}
 
 
 def _verdicts(found: list[str]) -> str:

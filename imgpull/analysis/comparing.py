@@ -292,8 +292,8 @@ def _overall(pairs: Sequence[Pair], what: Quantity, paired: bool) -> Ratio | Non
     if len(steps) < 2:
         return None
     together = together and connected(cell, block, 2 * len(steps))
-    model = Model(Trials(np.asarray(logs), cell, block, [], together, frozenset()), 2 * len(steps))
-    value, low, high, p = model.change(steps)
+    trials = Trials(np.asarray(logs), cell, block, [], [], 2 * len(steps), together)
+    value, low, high, p = Model(trials).change(steps)
     sizes = (cell_count(cell, 0), cell_count(cell, 1))
     if math.isnan(p):
         return Ratio(math.exp(value), None, None, *sizes, together, None)

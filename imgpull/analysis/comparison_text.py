@@ -24,14 +24,14 @@ _SHOWN = 5  # names of cells that only one side has
 
 
 def percent_interval(low: float, high: float) -> str:
-    """The limits of a ratio in per cent: 1.24 and 1.39 -> "[+24, +39]"; sharper when narrow."""
+    """The limits of a ratio in per cent: 1.24 and 1.39 -> "[24, 39]"; sharper when narrow."""
     ends = [(one - 1) * 100 for one in (low, high)]
     digits = 1 if abs(ends[1] - ends[0]) < 2 else 0
-    return f"[{', '.join(_signed(end, digits) for end in ends)}]"
+    return f"[{', '.join(_rounded(end, digits) for end in ends)}]"
 
 
-def _signed(value: float, digits: int) -> str:
-    text = f"{value:+.{digits}f}"
+def _rounded(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
     return text if float(text) else "0"
 
 
@@ -44,7 +44,7 @@ def effect_text(ratio: Ratio) -> str:
 
 
 def interval_text(ratio: Ratio) -> str:
-    """ "[+24, +39]", or "-" where there is none."""
+    """ "[24, 39]", or "-" where there is none."""
     if ratio.low is None or ratio.high is None:
         return "-"
     return percent_interval(ratio.low, ratio.high)

@@ -19,8 +19,8 @@ from imgpull.analysis.least_squares import (
     Trials,
     alike,
     gather,
-    independent,
     ordered_levels,
+    told_factors,
 )
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, compare_groups, level_of, readings_of
@@ -77,10 +77,10 @@ def effects(frame: pd.DataFrame, column: str = HEADLINE) -> list[Effect]:
     found = gather(frame, column)
     if found is None:
         return []
-    model = Model(found, len(found.cells))
+    model = Model(found)
     return [
         effect
-        for factor in independent(found)
+        for factor in told_factors(found)
         for effect in _of_factor(frame, found, model, factor)
     ]
 
@@ -147,10 +147,10 @@ def _of_factor(frame: pd.DataFrame, found: Trials, model: Model, factor: str) ->
     start, *others = ordered_levels(frame[frame["counts"]], factor)
     for end in others:
         pairs = alike(found.cells, factor, start, end)
-        told = [pair for pair in pairs if not found.bounded & {*pair}]
+        told = [pair for pair in pairs if max(pair) < found.exact]
         if not pairs:
             continue
-        sizes = found.sizes()
+        sizes = found.sizes
         trials = min(sizes[place] for pair in told or pairs for place in pair)
         if not told:
             note = "cannot tell: some trials are known only from below"

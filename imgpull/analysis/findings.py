@@ -1,7 +1,8 @@
 """What a sweep's numbers do and do not show, in plain sentences.
 
 Hides what may be said from little: which cells are compared, how large a change is worth a word,
-and which advice is still worth giving. No intervals: one trial a cell carries none.
+and which advice is still worth giving. Where trials repeat, effect_notes.py says the effects, with
+intervals; one trial a cell carries none.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from imgpull.analysis.wording import cell_text, change, level_text, number, plur
 VISIBLE = 0.05
 ENOUGH_TRIALS = 5  # what `trials=` is advised: fewer say little about their own spread
 _SHOWN_REASONS = 5
+INERT_QPS = "qps does nothing with 1 Deployment, for it paces Deployments; add deployments=10"
 
 
 def notes(frame: pd.DataFrame, *, asked: Mapping[str, object]) -> list[str]:
@@ -29,7 +31,7 @@ def notes(frame: pd.DataFrame, *, asked: Mapping[str, object]) -> list[str]:
     return [
         *_verdicts(frame),
         *_left_out(frame[frame["counts"]]),
-        *_effects(counted, varied(frame)),
+        *_effects_of(frame, counted),
         *_trials(frame, counted, asked),
         *_simulated(frame),
     ]
@@ -94,19 +96,37 @@ class _Change:
         return self.after / self.before - 1
 
 
+def _effects_of(frame: pd.DataFrame, counted: pd.DataFrame) -> Iterator[str]:
+    """With intervals where a cell has two trials, else what single trials show."""
+    keys = varied(frame)
+    if (counted["n_trials"] < 2).all():
+        yield from _effects(counted, keys)
+        return
+    from imgpull.analysis.effect_notes import effect_notes
+
+    if "qps" in keys and inert_qps(counted):
+        yield INERT_QPS
+    yield from effect_notes(frame, together(counted, keys))
+
+
+def inert_qps(counted: pd.DataFrame) -> bool:
+    """Whether the creation rate has nothing to pace."""
+    return set(counted.get("deployments", ())) == {1}
+
+
 def _effects(counted: pd.DataFrame, keys: list[str]) -> Iterator[str]:
     """A sentence for each factor that has two levels among the counted cells."""
-    together = _together(counted, keys)
-    keys = list(together)
+    names = together(counted, keys)
+    keys = list(names)
     for factor in keys:
         order = levels(counted[factor])
         # Engines are not compared here: one is a rehearsal of the other.
         if factor == "engine" or len(order) < 2:
             continue
         changes = list(_changes(counted, factor, [key for key in keys if key != factor]))
-        inert = factor == "qps" and set(counted.get("deployments", ())) == {1}
+        inert = factor == "qps" and inert_qps(counted)
         if inert:
-            yield "qps does nothing with 1 Deployment, for it paces Deployments; add deployments=10"
+            yield INERT_QPS
         if not changes:
             yield f"{factor}: no two cells differ in it alone, so its effect cannot be told"
             continue
@@ -114,13 +134,13 @@ def _effects(counted: pd.DataFrame, keys: list[str]) -> Iterator[str]:
         if abs(largest.ratio) >= VISIBLE:
             levels_compared = (largest.start, largest.end)
             alike = [one for one in changes if (one.start, one.end) == levels_compared]
-            yield _effect(factor, alike).replace(factor, together[factor], 1)
+            yield _effect(factor, alike).replace(factor, names[factor], 1)
         elif not inert:
             same = [one for one in changes if one.pair == largest.pair]
-            yield _no_effect(factor, order, same).replace(factor, together[factor], 1)
+            yield _no_effect(factor, order, same).replace(factor, names[factor], 1)
 
 
-def _together(counted: pd.DataFrame, keys: list[str]) -> dict[str, str]:
+def together(counted: pd.DataFrame, keys: list[str]) -> dict[str, str]:
     """Each factor, those that always move along with an earlier one under its name."""
     companions: dict[str, list[str]] = {}
     for key in keys:

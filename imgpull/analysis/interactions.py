@@ -16,8 +16,8 @@ from imgpull.analysis.least_squares import (
     Trials,
     alike,
     gather,
-    independent,
     ordered_levels,
+    told_factors,
 )
 from imgpull.analysis.statistics import holm
 from imgpull.analysis.wording import change, level_text
@@ -32,10 +32,10 @@ def interactions(frame: pd.DataFrame, column: str = HEADLINE) -> list[str]:
     differ by 5 % and more.
     """
     found = gather(frame, column)
-    if found is None or found.bounded:
+    if found is None or found.exact < len(found.cells):
         return []
-    model = Model(found, len(found.cells))
-    pairs = list(itertools.combinations(independent(found), 2))
+    model = Model(found)
+    pairs = list(itertools.combinations(told_factors(found), 2))
     tested = [(pair, model.product_p(found, *pair)) for pair in pairs]
     known = [(pair, p) for pair, p in tested if p is not None]
     corrected = holm([p for _, p in known])

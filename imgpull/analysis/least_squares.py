@@ -15,7 +15,7 @@ import pandas as pd
 from imgpull.analysis.cells import levels, varied
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, level_of, readings_of, with_number
-from imgpull.analysis.statistics import CONFIDENCE, Floats, estimate
+from imgpull.analysis.statistics import CONFIDENCE, Floats, Reading, estimate
 
 HEADLINE = "image_pull_p50_s"
 _NO_SPREAD = 1e-9  # of logs
@@ -23,44 +23,64 @@ _NO_SPREAD = 1e-9  # of logs
 
 @dataclass(frozen=True)
 class Trials:
-    """The logs of the trials that enter, which cell and block each belongs to, and their cells."""
+    """The logs of the trials that enter, which cell and block each belongs to, and all cells.
+
+    Cells of which a trial is known only from below come last and have no logs here.
+    """
 
     logs: Floats
     cell: list[int]
     block: list[Any]
-    cells: list[dict[str, Any]]  # the levels of each cell
+    cells: list[dict[str, Any]]  # the levels of each cell, and its engine
+    sizes: list[int]  # trials of each cell
+    exact: int  # so many cells are known
     paired: bool
-    bounded: frozenset[int]  # cells with a trial that is known only from below
-
-    def sizes(self) -> list[int]:
-        return [self.cell.count(place) for place in range(len(self.cells))]
 
 
 def gather(frame: pd.DataFrame, column: str) -> Trials | None:
     """What enters the model; None when fewer than two cells have a number."""
-    keys = [key for key in varied(frame) if key != "engine"]
     counted = frame[frame["counts"]]
-    logs: list[float] = []
-    cell: list[int] = []
-    block: list[Any] = []
-    cells: list[dict[str, Any]] = []
-    bounded: set[int] = set()
     label = pair_column(counted)
+    known: list[tuple[dict[str, Any], list[Reading], list[Any]]] = []
+    bounded: list[tuple[dict[str, Any], list[Reading], list[Any]]] = []
     for _, group in by_cell(counted):
-        known = with_number(group, column)
-        readings = readings_of(known, column)
+        told = with_number(group, column)
+        readings = readings_of(told, column)
         if not readings or min(one.value for one in readings) <= 0:
             continue
-        if any(one.at_least for one in readings):
-            bounded.add(len(cells))
-        logs += [math.log(one.value) for one in readings]
-        cell += [len(cells)] * len(readings)
-        block += list(known[label]) if label else [None] * len(readings)
-        cells.append({key: level_of(group[key].iloc[0]) for key in keys})
-    if len(cells) < 2:
+        place = {key: level_of(group[key].iloc[0]) for key in varied(frame)}
+        blocks = list(told[label]) if label else [None] * len(readings)
+        side = bounded if any(one.at_least for one in readings) else known
+        side.append((place, readings, blocks))
+    if len(known) + len(bounded) < 2:
         return None
-    paired = label is not None and connected(cell, block, len(cells))
-    return Trials(np.asarray(logs), cell, block, cells, paired, frozenset(bounded))
+    cell = [place for place, (_, readings, _) in enumerate(known) for _ in readings]
+    block = [key for _, _, blocks in known for key in blocks]
+    return Trials(
+        np.asarray([math.log(one.value) for _, readings, _ in known for one in readings]),
+        cell,
+        block,
+        _told_apart([place for place, _, _ in (*known, *bounded)]),
+        [len(readings) for _, readings, _ in (*known, *bounded)],
+        len(known),
+        label is not None and connected(cell, block, len(known)),
+    )
+
+
+def _told_apart(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells without the factors that are constant or move along with an earlier one."""
+    kept: list[str] = []
+    # Engine first: what only moves along with it cannot be told from a rehearsal's difference.
+    for key in sorted(cells[0], key=lambda key: key != "engine"):
+        own = [str(cell[key]) for cell in cells]
+        if len(set(own)) > 1 and not any(_together(own, cells, first) for first in kept):
+            kept.append(key)
+    return [{key: cell[key] for key in kept} for cell in cells]
+
+
+def _together(own: Sequence[str], cells: Sequence[Mapping[str, Any]], first: str) -> bool:
+    other = [str(cell[first]) for cell in cells]
+    return len(set(zip(own, other, strict=True))) == len(set(own)) == len(set(other))
 
 
 def connected(cell: Sequence[int], block: Sequence[Any], cells: int) -> bool:
@@ -80,14 +100,15 @@ def _dummies(values: Sequence[Any], known: Sequence[Any]) -> Floats:
 class Model:
     """Least squares of the logs: a mean for each cell, and one for each block but the first."""
 
-    def __init__(self, found: Trials, cells: int) -> None:
+    def __init__(self, found: Trials) -> None:
+        cells = found.exact
         design = _dummies(found.cell, range(cells))
         blocks = list(dict.fromkeys(found.block))[1:] if found.paired else []
         self._blocks = _dummies(found.block, blocks) if blocks else np.empty((len(design), 0))
         design = np.hstack([design, self._blocks])
         self.spare = len(design) - design.shape[1]  # degrees of freedom of the error
         self._means: Any = None
-        if self.spare > 0:
+        if cells and self.spare > 0:
             from statsmodels.regression.linear_model import OLS
 
             # Cells hold the constant; told so, it does not look for one by another decomposition.
@@ -117,11 +138,8 @@ class Model:
         """The p of an F test of two factors' product; None where it cannot be tested."""
         if self._means is None or self._means.mse_resid < _NO_SPREAD**2:
             return None
-        keys = list(found.cells[0])
-        parts = [self._blocks, np.ones((len(found.logs), 1))]
-        for key in keys:
-            parts.append(self._of(found, (key,)))
-        smaller = np.hstack(parts)
+        alone = [self._of(found, (key,)) for key in found.cells[0]]
+        smaller = np.hstack([self._blocks, np.ones((len(found.logs), 1)), *alone])
         larger = np.hstack([smaller, self._of(found, (one, other))])
         from scipy import stats
 
@@ -145,20 +163,9 @@ def _rest(design: Floats, logs: Floats) -> float:
     return float(((logs - fitted) ** 2).sum())
 
 
-def independent(found: Trials) -> list[str]:
-    """The factors, without those that always move along with an earlier one."""
-    kept: list[str] = []
-    for key in found.cells[0]:
-        own = [str(cell[key]) for cell in found.cells]
-        if len(set(own)) < 2:
-            continue
-        for first in kept:
-            other = [str(cell[first]) for cell in found.cells]
-            if len(set(zip(own, other, strict=True))) == len(set(own)) == len(set(other)):
-                break
-        else:
-            kept.append(key)
-    return kept
+def told_factors(found: Trials) -> list[str]:
+    """The factors that can be told apart; engines are no factor: one is a rehearsal of another."""
+    return [key for key in found.cells[0] if key != "engine"]
 
 
 def ordered_levels(frame: pd.DataFrame, factor: str) -> list[Any]:

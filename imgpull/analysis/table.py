@@ -29,6 +29,7 @@ _COLUMNS = (
     ("startup\np50 s", "pod_startup_p50_s", ""),
     ("startup\n{top} s", "pod_startup_p99_s", "pods"),
     ("pull\np50 s", "image_pull_p50_s", ""),
+    ("\n±%", "half_interval", ""),  # only where trials repeat
     ("pull\n{top} s", "image_pull_p99_s", "pulls"),
     ("wait\n{top} s", "image_pull_wait_p99_s", "image_pull_waits"),
     ("node\nMiB/s", "node_throughput_p50_mib_s", ""),
@@ -56,9 +57,12 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
     rows = [cell for _, cell in by_cell.iterrows()]
     named = [(short(key, keys), [level_text(cell[key]) for cell in rows]) for key in keys]
     named = named or [("cell", [cell_text(cell, []) for cell in rows])]
+    by_cell["half_interval"] = _half_intervals(by_cell)
+    rows = [cell for _, cell in by_cell.iterrows()]
+    known = [item for item in _COLUMNS if item[1] != "half_interval" or _repeats(by_cell)]
     columns = [(f"\n{name}", texts) for name, texts in named] + [
         (_header(by_cell, header, count), [_number(cell, column) for cell in rows])
-        for header, column, count in _COLUMNS
+        for header, column, count in known
     ]
     verdicts = [_verdict(cell) for cell in rows]
     folded = ("verdict", [word for verdict in verdicts for word in verdict.plain.split()])
@@ -78,6 +82,16 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
     console.print(table, crop=False)
     for line in _caption(frame, by_cell, hidden):
         console.print(Text(line, style="dim"))
+
+
+def _half_intervals(by_cell: pd.DataFrame) -> "pd.Series[float]":
+    """How far the interval of the pull's p50 reaches, in per cent; NaN where there is none."""
+    ends = by_cell["image_pull_p50_high_s"] / by_cell["image_pull_p50_low_s"]
+    return 100 * (ends**0.5 - 1)
+
+
+def _repeats(by_cell: pd.DataFrame) -> bool:
+    return bool(by_cell["image_pull_p50_low_s"].notna().any())
 
 
 def _width(columns: list[tuple[str, list[str]]]) -> int:
@@ -101,10 +115,13 @@ def _counts(by_cell: pd.DataFrame, column: str) -> "pd.Series[Any]":
 
 def _number(cell: "pd.Series[Any]", column: str) -> str:
     value = cell[column]
-    if column == "image_pull_p99_s" and not unknown(bound := cell["image_pull_p99_at_least_s"]):
+    bound = cell.get(f"{column.removesuffix('_s')}_at_least_s")
+    if bound is not None and not unknown(bound):
         return f"over {number(bound)}"
     if unknown(value):
         return "-"
+    if column == "half_interval":
+        return f"{value:.1f}" if value < 10 else f"{value:.0f}"
     return number(value * 100 if column == "cold_share" else value)
 
 
@@ -123,7 +140,8 @@ def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame, hidden: list[str]) -> l
     if any(top_quantile(n) == "p99" and (n < MAXIMUM_BELOW).any() for n in counts):
         lines.append(f"a p99 of fewer than {MAXIMUM_BELOW} values is their maximum")
     if (by_cell["n_trials"] > 1).any():
-        lines.append("numbers are medians over the trials that count")
+        also = "; ± is the 95 % interval of the pull's p50, by trials" * _repeats(by_cell)
+        lines.append(f"numbers are medians over the trials that count{also}")
     if by_cell["slo_missed"].any():
         lines.append("* slo missed: a startup limit, wait or threshold; a result, no fault")
     if hidden:
