@@ -151,7 +151,9 @@ def _create_database(database: Path, artifacts: str) -> None:
         if database.exists():
             return
         temporary = database.with_name(".mlflow.db.new")
-        temporary.unlink(missing_ok=True)  # from a process that was killed here
+        # Of a process that was killed here; an old journal would be applied to the new file.
+        for left in database.parent.glob(f"{temporary.name}*"):
+            left.unlink()
         _prepare_environment()
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
