@@ -91,8 +91,8 @@ def test_a_job_leaves_every_file_of_the_design(
     record = run(small, values, place(tmp_path))
     assert record.verdict == "valid", record.reasons
     assert {path.name for path in (tmp_path / "0").iterdir()} == {
-        "bundle", "config.resolved.yaml", "events.jsonl", "job.json", "measurements.csv",
-        "pods.csv", "pulls.csv", "report", "run.log", "series.csv",
+        "bundle", "config.resolved.yaml", "events.jsonl", "flags.csv", "job.json",
+        "measurements.csv", "pods.csv", "pulls.csv", "report", "run.log", "series.csv",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "0/bundle").iterdir()} == set(render.FILES)
 

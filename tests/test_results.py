@@ -128,7 +128,8 @@ def test_validity_counts_what_became_of_pulls() -> None:
     numbers = numbers_of(rows, pods)
     counted = {name: value for (m, name), value in numbers.items() if m == "validity"}
     assert counted == {
-        "pulls": 3, "present": 1, "failed": 1, "censored": 1, "throttled": 2, "leaders": 3,
+        "pulls": 3, "present": 1, "failed": 1, "censored": 1, "throttled": 2, "qps_exceeded": 1,
+            "leaders": 3, "duplicates": 0,
         "cold_share": 2 / 3, "seen_share": 1.0, "pods_ready": 5,
     }  # fmt: skip
 

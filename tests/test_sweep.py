@@ -170,8 +170,8 @@ def test_levels_of_a_factor_are_listed_once_in_the_order_given() -> None:
 
 MATRIX = ("-m", "replicas=1,5", "qps=5,10")
 JOB_FILES = {
-    ".hydra", "bundle", "config.resolved.yaml", "events.jsonl", "job.json", "measurements.csv",
-    "pods.csv", "pulls.csv", "report", "run.log", "series.csv",
+    ".hydra", "bundle", "config.resolved.yaml", "events.jsonl", "flags.csv", "job.json",
+    "measurements.csv", "pods.csv", "pulls.csv", "report", "run.log", "series.csv",
 }  # fmt: skip
 SWEEP_FILES = {"0", "1", "2", "3", "multirun.yaml", "ledger.jsonl", "summary.csv", "plots"}
 

@@ -28,10 +28,10 @@ PULLING = LIMITS[:4]  # what a pull itself runs into
 LEAST_SHARE = 0.2
 # How much larger the first must be than the second. Trials of one cell differ by their luck, and
 # a described rate is right to some percent: two limits within 5 % must never be told apart.
-CLEARLY = 1.4
+CLEARLY = 2.0
 # A page cache hides what a full disk costs until it is full itself: one that wrote for so much of
 # the pulls' time, and held others up for some of it, may be what a faster core would meet next.
-_WRITTEN, _HELD_UP = 0.75, 0.1
+_WRITTEN, _HELD_UP = 0.75, 0.05
 # Without a series only what pulls and pods prove by themselves.
 PROVEN_SHARE = 0.5
 

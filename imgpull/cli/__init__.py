@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imgpull import __version__
-from imgpull.cli import clusters, compare, gate, plan, report, resume, status
+from imgpull.cli import clusters, compare, explain, gate, plan, report, resume, status
 from imgpull.errors import ConfigError, ImgpullError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(clusters.image, name="image")
 app.command()(clusters.doctor)
 app.command()(clusters.janitor)
 app.command()(compare.compare)
+app.command()(explain.explain)
 app.command()(gate.gate)
 app.command()(plan.plan)
 app.command()(report.report)

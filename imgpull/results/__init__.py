@@ -5,6 +5,7 @@ from pathlib import Path
 
 from imgpull import cl2
 from imgpull.engines import Outcome, Subject
+from imgpull.results.flags import write_flags
 from imgpull.results.measure import measurements
 from imgpull.results.pull_rows import pull_rows
 from imgpull.results.pulls_file import write_pulls
@@ -23,7 +24,7 @@ class Assessment:
 
 
 def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
-    """Read what an engine left, write pulls.csv and measurements.csv, and judge.
+    """Read what an engine left, write pulls.csv, measurements.csv and flags.csv, and judge.
 
     ReportError when a file has a shape that this version does not know.
     """
@@ -43,6 +44,7 @@ def assess(directory: Path, subject: Subject, outcome: Outcome) -> Assessment:
     found = measurements(subject, report, rows, pods)
     write_measurements(directory, found)
     verdict = judge(subject, report, rows, pods, found, outcome.remarks, rates)
+    write_flags(directory / "flags.csv", verdict.flags)
     return Assessment(verdict.verdict, verdict.reasons, verdict.slo)
 
 

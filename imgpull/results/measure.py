@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from imgpull import cl2, exporters, units
 from imgpull.engines import Subject
 from imgpull.pulls import Pull
+from imgpull.results.flags import duplicates
 from imgpull.results.record import Measurement
 from imgpull.results.seen import PodRow
 
@@ -95,7 +96,9 @@ def _pod_startup(report: cl2.Report, pods: Sequence[PodRow]) -> list[Measurement
 def _pulls(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> list[Measurement]:
     source = "pulls.csv"
     created_s = {(row.namespace, row.pod): row.created for row in pods}
-    leaders = [row for row in rows if row.leader]
+    # What a node fetches again is no further pull: one real pull a node and digest.
+    again = duplicates(rows)
+    leaders = [row for row in rows if row.leader and id(row) not in again]
     ended = [row for row in leaders if row.pull_s is not None]
     cut = [row for row in leaders if row.outcome == "censored"]
     bounds_s = [_bound_s(subject, row, created_s.get((row.namespace, row.pod))) for row in cut]
@@ -113,8 +116,9 @@ def _pulls(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> li
         return [*found, *_censored_pulls(durations_s, bounds_s)]
     found += _rows("image_pull", "s", source, durations_s)
     found += _rows("node_throughput", "bytes/s", source, speeds, ("p50", "min", "max", "mean"))
-    if sizes and all(sizes):
-        total = float(sum(size for size in sizes if size))
+    moved = [row.size_bytes or subject.compressed_bytes for row in rows if id(row) in again]
+    if sizes and all((*sizes, *moved)):
+        total = float(sum(size for size in (*sizes, *moved) if size))
         found.append(Measurement("data", "total", "", total, "bytes", source))
     return found
 
@@ -151,7 +155,9 @@ def _validity(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) ->
         "failed": sum(row.outcome == "failed" for row in rows),
         "censored": sum(row.outcome == "censored" for row in rows),
         "throttled": sum(row.failure in ("throttled", "qps_exceeded") for row in rows),
+        "qps_exceeded": sum(row.failure == "qps_exceeded" for row in rows),
         "leaders": sum(bool(row.leader) for row in rows),
+        "duplicates": len(duplicates(rows)),
     }
     if not rows and not pods:
         counts = {}  # nobody looked: unknown is not zero

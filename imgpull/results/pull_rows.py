@@ -230,11 +230,12 @@ def _window(
 
 
 def _with_leaders(timed: Sequence[_Timed], rates: Rates, held: Mapping[str, str]) -> list[Pull]:
-    """Name, for each node and image, the pull that moved the bytes, and how cold it was."""
+    """Name, for each node and digest, the pull that moved the bytes, and how cold it was."""
     groups: dict[tuple[str, str], list[int]] = {}
     for index, each in enumerate(timed):
         if each.row.outcome in ("pulled", "censored") and each.row.node is not None:
-            groups.setdefault((each.row.node, each.row.image), []).append(index)
+            content = each.row.digest or each.row.image
+            groups.setdefault((each.row.node, content), []).append(index)
     rows = [each.row for each in timed]
     for (node, _), members in groups.items():
         for nth, wave in enumerate(_waves(members, timed)):

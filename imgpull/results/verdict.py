@@ -5,6 +5,7 @@ Each reason is a sentence with its figures. The rules: docs/design.md 4.5.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,18 +13,13 @@ from imgpull import cl2, units
 from imgpull.cluster.series import received_against
 from imgpull.engines import Remark, Subject
 from imgpull.pulls import Pull
+from imgpull.results.flags import TOLERANCE, Flag, ceiling_of, flags, leader_rate
 from imgpull.results.measure import cold_share, ready_in_time, seen_share
 from imgpull.results.record import VERDICTS, Measurement
 from imgpull.results.seen import PodRow, Rates
 
 # Up to this share of pulls may be unseen or unknown before a trial no longer counts.
 UNSEEN_LIMIT = 0.05
-
-# One pull's tar stream is hashed on one core: sha256 with SHA-NI does at most about 2 GB/s of
-# unpacked bytes (ASSUMPTION, image-pull literature), and packed ones are never more than those.
-ONE_PULL_BYTES_S = 2.0e9
-# Durations are truncated to milliseconds and datasheets rounded.
-_TOLERANCE = 1.05
 
 
 @dataclass
@@ -32,6 +28,7 @@ class Verdict:
 
     verdict: str = "valid"
     slo: str = "unknown"
+    flags: list[Flag] = field(default_factory=list)  # what is so of single pulls
     _said: list[tuple[str, str]] = field(default_factory=list)  # (verdict, reason)
 
     @property
@@ -72,7 +69,7 @@ def judge(
     rates: Rates | None = None,
 ) -> Verdict:
     """The verdict on one trial; `remarks` are what its engine saw that no file tells."""
-    verdict = Verdict()
+    verdict = Verdict(flags=flags(subject, rows, pods))
     for remark in remarks:
         verdict.lower_to(remark.verdict, remark.text)
     _judge_received(verdict, rows, rates)
@@ -88,6 +85,8 @@ def judge(
     _judge_temperature(verdict, trial)
     _judge_unseen(verdict, trial)
     _judge_leaders(verdict, trial)
+    _judge_repeated(verdict)
+    _judge_refused(verdict, trial)
     _judge_means(verdict, trial)
     if verdict.slo == "unknown" and report.pod_startup:
         verdict.slo = "met"
@@ -111,6 +110,7 @@ _SLOW = re.compile(r"pod startup: too high latency (\S+) percentile: got (\S+) e
 _THRESHOLD = re.compile(r"sample (?:above|below) threshold")
 _METRIC = re.compile(r"error: (.+?): \[")
 _NO_SAMPLES = re.compile(r"([^\s\[]+): query returned no samples for ")
+_SERIES = re.compile(r"\b(\w+_\w+?(?:_bucket|_sum|_count|_total)?)\{")
 _TIMED_OUT = re.compile(r"objects timed out|incorrect objects number")
 
 
@@ -140,7 +140,10 @@ def _judge_absent(verdict: Verdict, trial: _Trial, text: str, queries: Sequence[
         queries = [query for query in queries if "pull" not in (text_of(metric, query) or "")]
     if queries:
         names = ", ".join(f"{metric}/{query}" for query in queries)
-        verdict.lower_to("invalid", f"required samples are absent: {names}")
+        texts = (trial.report.query_text(metric, query) or "" for query in queries)
+        asked = dict.fromkeys(name for text in texts for name in _SERIES.findall(text))
+        which = f" (nothing was found under {' or '.join(asked)})" if asked else ""
+        verdict.lower_to("invalid", f"required samples are absent: {names}{which}")
 
 
 def _only_slow(trial: _Trial) -> bool:
@@ -220,19 +223,48 @@ def _judge_unseen(verdict: Verdict, trial: _Trial) -> None:
 
 def _judge_leaders(verdict: Verdict, trial: _Trial) -> None:
     """No leader pull is faster than the hardware."""
-    ceiling, what = _ceiling(trial.subject)
-    too_fast = []
-    for row in trial.rows:
-        size = row.size_bytes or trial.subject.compressed_bytes
-        if row.leader and size and row.pull_s and size / row.pull_s > ceiling * _TOLERANCE:
-            too_fast.append((size / row.pull_s, row, size))
+    ceiling, what = ceiling_of(trial.subject)
+    rated = ((leader_rate(trial.subject, row), row) for row in trial.rows)
+    too_fast = [(rate, row) for rate, row in rated if rate and rate > ceiling * TOLERANCE]
     if too_fast:
-        _, row, size = max(too_fast, key=lambda each: each[0])
+        _, row = max(too_fast, key=lambda each: each[0])
+        size = row.size_bytes or trial.subject.compressed_bytes or 0
         verdict.lower_to(
             "invalid",
             f"{row.pod} pulled {units.format_size(size)} in {row.pull_s:.3g} s on {row.node}: "
             f"more than {what} can do ({units.format_size(ceiling)}/s){_more(too_fast)}",
         )
+
+
+def _judge_repeated(verdict: Verdict) -> None:
+    """A node that fetches an image again adds no independent pull, and had to lose it before."""
+    again = [flag for flag in verdict.flags if flag.kind == "duplicate"]
+    if again:
+        nodes = len({flag.node for flag in again})
+        verdict.lower_to(
+            "degraded",
+            f"{_pulls(len(again))} on {nodes} node{'s' if nodes > 1 else ''} fetched an image that "
+            "the node had fetched before: left out of the pull figures",
+        )
+
+
+_REFUSALS = {
+    "throttled": "by the registry (HTTP 429)",
+    "qps_exceeded": "by kubelet's registryPullQPS",
+}
+
+
+def _judge_refused(verdict: Verdict, trial: _Trial) -> None:
+    """Refusals by rate are results, each kind by its name: which of them to change is the point."""
+    counts = Counter(flag.kind for flag in verdict.flags if flag.kind in _REFUSALS)
+    if counts:
+        kinds = ", ".join(f"{counts[kind]} {_REFUSALS[kind]}" for kind in counts)
+        told = f"{_pulls(counts.total())} of {len(trial.rows)} refused at first: {kinds}"
+        verdict.lower_to("valid", told)
+
+
+def _pulls(count: int) -> str:
+    return f"{count} pull{'' if count == 1 else 's'}"
 
 
 def _judge_means(verdict: Verdict, trial: _Trial) -> None:
@@ -244,8 +276,8 @@ def _judge_means(verdict: Verdict, trial: _Trial) -> None:
     leaders = sum(bool(row.leader) and row.pull_s is not None for row in trial.rows)
     if trial.rows and round(counted.get("success", -1)) != leaders:
         return
-    ceiling, what = _ceiling(trial.subject)
-    too_fast = [row for row in _mean_throughputs(trial.found) if row.value > ceiling * _TOLERANCE]
+    ceiling, what = ceiling_of(trial.subject)
+    too_fast = [row for row in _mean_throughputs(trial.found) if row.value > ceiling * TOLERANCE]
     if too_fast:
         worst = max(too_fast, key=lambda row: row.value)
         where = f" on {worst.subject}" if worst.subject else ""
@@ -270,13 +302,3 @@ def _mean_throughputs(found: Sequence[Measurement]) -> Iterator[Measurement]:
 
 def _more(found: Sequence[object]) -> str:
     return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-
-
-def _ceiling(subject: Subject) -> tuple[float, str]:
-    """Bytes per second that one pull on one node cannot exceed, and what forbids it."""
-    limits = [(ONE_PULL_BYTES_S, "a single pull's hashing and unpacking")]
-    if subject.nic_mbit_s is not None:
-        limits.append((subject.nic_mbit_s * 1e6 / 8, "the node's NIC"))
-    if subject.disk_ceiling_mb_s is not None:
-        limits.append((subject.disk_ceiling_mb_s * 1e6, "the node's disk"))
-    return min(limits)
