@@ -136,10 +136,6 @@ def test_an_experiment_s_documented_question_is_that_of_its_file() -> None:
 
 # A value of the right type that is not the default, for each key that is not built yet.
 OTHER = {
-    "exclude": ["qps=5"],
-    "retries": 1,
-    "max_hours": 1.0,
-    "max_cost": 1.0,
     "target_effect": 0.1,
     "provision": "terraform",
     "keep": True,
