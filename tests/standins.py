@@ -47,7 +47,7 @@ class ClusterLoader:
 def clusterloader(directory: Path, **behaviour: Any) -> ClusterLoader:
     """A stand-in in a folder; `behaviour` as in tests/programs/clusterloader."""
     made = ClusterLoader(directory)
-    _install("clusterloader", directory)
+    install("clusterloader", directory)
     made.behave(**behaviour)
     return made
 
@@ -85,12 +85,12 @@ class Docker:
 def docker(directory: Path, entrypoint: Path, **settings: Any) -> Docker:
     """A stand-in in a folder; `settings` as in tests/programs/docker."""
     made = Docker(directory)
-    _install("docker", directory)
+    install("docker", directory)
     made.set(entrypoint, **settings)
     return made
 
 
-def _install(name: str, directory: Path) -> None:
+def install(name: str, directory: Path) -> None:
     """Copy a program, to be run by this Python without its site: it starts in no time."""
     directory.mkdir(parents=True, exist_ok=True)
     _, _, code = (PROGRAMS / name).read_text("utf-8").partition("\n")

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imgpull.cli import aks
 from imgpull.errors import ConfigError, EngineUnavailable
 
 if TYPE_CHECKING:
     from imgpull.cluster.preflight import Finding
 
-cluster = typer.Typer(no_args_is_help=True, help="Look at a real cluster.")
+cluster = typer.Typer(
+    no_args_is_help=True, help="Look at a real cluster; build and end one on AKS."
+)
 image = typer.Typer(no_args_is_help=True, help="Look at an image in its registry.")
+aks.register(cluster)
 
 Kubeconfig = Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, else ~/.kube/config.")]
 Context = Annotated[str | None, typer.Option(help="A context of it; default: its current one.")]
@@ -27,12 +31,19 @@ def doctor(
         list[str] | None,
         typer.Argument(help="As for run.py: engine=binary cluster=mine nodes=3 …"),
     ] = None,
+    azure: Annotated[
+        bool, typer.Option("--azure", help="Whether imgpull cluster up could build the cluster.")
+    ] = False,
 ) -> None:
     """Check that a real engine could run here, without running anything: every failure, its fix."""
     from imgpull import engines
     from imgpull.config.compose import composed_job
 
     job = composed_job(overrides or [])
+    if azure:
+        if _print_findings(aks.doctor(job)):
+            raise typer.Exit(2)
+        return
     if not engines.is_real(job):
         engines.build(job).check()
         typer.echo(f"engine={job.engine.kind} needs no cluster: nothing to check")
@@ -70,8 +81,15 @@ def janitor(
     docker: Annotated[
         str, typer.Option(help="The program of engine=docker, whose containers are looked at too.")
     ] = "docker",
+    azure: Annotated[
+        bool, typer.Option("--azure", help="Clusters of ours in Azure whose expiry is over.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --azure: do not ask.")] = False,
 ) -> None:
     """Find and remove what a killed sweep left on a cluster, and only that."""
+    if azure:
+        aks.janitor(dry_run=dry_run, yes=yes)
+        return
     from imgpull.cluster import janitor as cleaning
     from imgpull.cluster.kube import Kube
 

@@ -1,0 +1,5 @@
+"""Clusters that are made and given back: AKS by Terraform, from the description in conf/cluster."""
+
+from imgpull.provisioning.lifecycle import Provisioned as Provisioned
+from imgpull.provisioning.lifecycle import ensure as ensure
+from imgpull.provisioning.lifecycle import give_back as give_back

@@ -282,6 +282,16 @@ def machines(values: Variables) -> list[Machines]:
     ]
 
 
+def machines_of(job: Job) -> list[Machines]:
+    """What a cluster as this Job describes it would consist of."""
+    azure = job.cluster.azure
+    return [
+        Machines("measured", job.cluster.node.vm_size, job.nodes),
+        Machines("system", azure.system_vm_size, azure.system_nodes),
+        Machines("Prometheus", azure.prometheus_vm_size, 1),
+    ]
+
+
 def missing_registry(cluster: schema.Cluster) -> bool:
     """Whether no registry is made only because its name is the placeholder."""
     return cluster.azure.registry == "create" and cluster.registry.server == PLACEHOLDER
