@@ -80,17 +80,25 @@ def gate(
     that breaks the test must not pass for want of numbers.
     """
     found = compare_sides(baseline, after, measurement=measurement, allow=allow, strict=True)
-    slowdowns = [_slowdown(cell, found.quantity.more_is_worse) for cell in found.cells]
-    tested = [
-        _slowdown(cell, found.quantity.more_is_worse, 1 + limits.min_effect) for cell in found.cells
-    ]
-    sure = _sure(tested)
+    slowdowns, tested = (
+        [
+            slowdown(
+                *cell.readings,
+                paired=cell.ratio.paired,
+                more_is_worse=found.quantity.more_is_worse,
+                times=times,
+            )
+            for cell in found.cells
+        ]
+        for times in (1.0, 1 + limits.min_effect)
+    )
+    sure = beyond_chance(tested)
     open_entries = [entry for entry in acknowledged if entry.expires >= today]
     used: set[int] = set()
     judged = []
-    for cell, slowdown, yes in zip(found.cells, slowdowns, sure, strict=True):
-        plain = _judged(cell, slowdown, yes, limits)
-        judged.append(_accepted(cell, slowdown, plain, open_entries, measurement, used))
+    for cell, slower, yes in zip(found.cells, slowdowns, sure, strict=True):
+        plain = _judged(cell, slower, yes, limits)
+        judged.append(_accepted(cell, slower, plain, open_entries, measurement, used))
     judged += [Judged(name, UNKNOWN, "not on the other side") for name in found.only_before]
     expired = [entry for entry in acknowledged if entry.expires < today]
     remarks = [f"expired, counts no more: {entry.text}" for entry in expired]
@@ -103,15 +111,21 @@ def gate(
     return Gate(found, judged, remarks)
 
 
-def _slowdown(cell: CellPair, more_is_worse: bool, times: float = 1.0) -> Ratio:
+def slowdown(
+    before: Sequence[Reading],
+    after: Sequence[Reading],
+    *,
+    paired: bool,
+    more_is_worse: bool = True,
+    times: float = 1.0,
+) -> Ratio:
     """How much slower the other side is than `times` the baseline."""
-    before, after = cell.readings
     good, bad = (before, after) if more_is_worse else (after, before)
     raised = [Reading(one.value * times, one.at_least) for one in good]
-    return compare_readings(raised, bad, paired=cell.ratio.paired)
+    return compare_readings(raised, bad, paired=paired)
 
 
-def _sure(tested: Sequence[Ratio]) -> list[bool]:
+def beyond_chance(tested: Sequence[Ratio]) -> list[bool]:
     """Which slowdowns are beyond chance, one-sided at 2.5 %, Holm over the cells."""
     one_sided = [_one_sided(ratio) for ratio in tested]
     corrected = iter(holm([p for p in one_sided if p is not None]))
@@ -125,18 +139,18 @@ def _one_sided(ratio: Ratio) -> float | None:
     return p / 2 if ratio.ratio > 1 else 1 - p / 2
 
 
-def _judged(cell: CellPair, slowdown: Ratio, sure: bool, limits: Limits) -> Judged:
+def _judged(cell: CellPair, slower: Ratio, sure: bool, limits: Limits) -> Judged:
     name = cell.name or "all"
     text = f"{effect_text(cell.ratio)} {interval_text(cell.ratio)}".removesuffix(" -")
     limit = f"limit {change(limits.max_regression)}"
-    if slowdown.ratio is None:
+    if slower.ratio is None:
         return Judged(name, UNKNOWN, cell.ratio.note or "no number")
-    if not slowdown.enough:
+    if not slower.enough:
         return Judged(name, UNKNOWN, f"{text}: {TOO_FEW}")
-    over = slowdown.ratio > 1 + limits.max_regression
+    over = slower.ratio > 1 + limits.max_regression
     if sure and over:
         return Judged(name, SLOWER, f"{text}, {limit}")
-    if slowdown.bound == AT_LEAST or (slowdown.bound == AT_MOST and over):
+    if slower.bound == AT_LEAST or (slower.bound == AT_MOST and over):
         return Judged(name, UNKNOWN, f"{text}: only a bound is known")
     if sure:
         return Judged(name, OK, f"{text}: slower, within the {limit}")
@@ -160,17 +174,17 @@ def _could(cell: CellPair, limits: Limits) -> str:
 
 def _accepted(
     cell: CellPair,
-    slowdown: Ratio,
+    slower: Ratio,
     judged: Judged,
     entries: Sequence[Acknowledged],
     measurement: str,
     used: set[int],
 ) -> Judged:
     """The same, acknowledged if an entry covers it; notes which entry that was."""
-    if judged.outcome != SLOWER or slowdown.ratio is None:
+    if judged.outcome != SLOWER or slower.ratio is None:
         return judged
     for place, entry in enumerate(entries):
-        if entry.covers(cell.all_levels, measurement, slowdown.ratio - 1):
+        if entry.covers(cell.all_levels, measurement, slower.ratio - 1):
             used.add(place)
             return Judged(judged.name, ACCEPTED, f"{judged.message}; acknowledged: {entry.text}")
     return judged

@@ -235,8 +235,8 @@ def compare_readings(before: Sequence[Reading], after: Sequence[Reading], *, pai
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values of one family, corrected by Holm's method; never smaller than they were."""
-    if not p_values:
-        return []
+    if len(p_values) < 2:  # no family
+        return list(p_values)
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(list(p_values), ALPHA, method="holm")[1]]
