@@ -5,7 +5,7 @@ verdict: `verdict.py` says what they make of a trial, `analysis/verdicts.py` of 
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -52,11 +52,11 @@ COLUMNS = tuple(field.name for field in fields(Flag))
 
 def flags(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> list[Flag]:
     """Every flag of a trial's pulls, in the order of its pulls."""
-    again = duplicates(rows)
+    again, fetched = duplicates(rows), _fetched(rows)
     ceiling, what = ceiling_of(subject)
     found: list[Flag] = []
     for row in rows:
-        found += _temperature(subject, row)
+        found += _temperature(subject, row, fetched)
         found += _outcome(row)
         if id(row) in again:
             found.append(_flag(row, "duplicate", f"{row.node} had fetched it before"))
@@ -89,7 +89,7 @@ def duplicates(rows: Iterable[Pull]) -> set[int]:
     again: set[int] = set()
     leaders = (row for row in rows if row.leader and row.node is not None)
     for row in sorted(leaders, key=lambda row: (row.requested_at is None, row.requested_at or 0)):
-        key = row.node, row.digest or row.image
+        key = _content(row)
         if key in first:
             again.add(id(row))
         first.setdefault(key, row)
@@ -100,13 +100,29 @@ def _flag(row: Pull, kind: str, reason: str) -> Flag:
     return Flag(row.namespace, row.pod, row.container, row.node or "", kind, reason)
 
 
-def _temperature(subject: Subject, row: Pull) -> Iterator[Flag]:
+def _fetched(rows: Iterable[Pull]) -> set[tuple[str | None, str]]:
+    """The nodes and contents of which a leader fetched every byte: what comes later is at home."""
+    return {_content(row) for row in rows if row.leader and row.temperature == "cold"}
+
+
+def _content(row: Pull) -> tuple[str | None, str]:
+    return row.node, row.digest or row.image
+
+
+_UNLIKE = {"cold": ("warm", "partial"), "warm": ("cold", "partial")}
+
+
+def _temperature(
+    subject: Subject, row: Pull, fetched: Container[tuple[str | None, str]]
+) -> Iterator[Flag]:
     if row.outcome not in ("pulled", "present"):
         return
-    unlike = {"cold": ("warm", "partial"), "warm": ("cold", "partial")}
-    if row.temperature in unlike.get(subject.cache or "", ()):
-        fetched = "" if row.fetched_bytes is None else f", {row.fetched_bytes} bytes were fetched"
-        yield _flag(row, row.temperature, f"cache={subject.cache} was promised{fetched}")
+    if row.temperature not in _UNLIKE.get(subject.cache or "", ()):
+        return
+    if subject.cache == "cold" and _content(row) in fetched:
+        return
+    moved = "" if row.fetched_bytes is None else f", {row.fetched_bytes} bytes were fetched"
+    yield _flag(row, row.temperature, f"cache={subject.cache} was promised{moved}")
 
 
 def _outcome(row: Pull) -> Iterator[Flag]:
