@@ -29,6 +29,7 @@ OLDEST = (1, 9)  # a validation that looks at another variable
 INSTALL = "install Terraform 1.9 or newer: developer.hashicorp.com/terraform/install"
 
 _PLAN = "proposed.tfplan"
+_NOTE = "terraform_data.measured_shape"  # the module's note to itself: nothing in Azure
 # What would move the state elsewhere, or write credentials into a log.
 _NOT_PASSED = ("TF_DATA_DIR", "TF_WORKSPACE", "TF_LOG", "TF_LOG_CORE", "TF_LOG_PROVIDER",
                "TF_LOG_PATH", "TF_STATE_PERSIST_INTERVAL")  # fmt: skip
@@ -88,8 +89,7 @@ class Terraform:
         if not (self._place.directory / "terraform.tfstate").exists():
             return []
         text = self._ask(["state", "list"])
-        # terraform_data is a note to Terraform itself, and costs nothing.
-        return [line for line in text.split() if not line.startswith(("terraform_data.", "data."))]
+        return [line for line in text.split() if line != _NOTE]
 
     def outputs(self) -> dict[str, Any]:
         """What the module tells; none of it is secret."""
@@ -206,7 +206,7 @@ class _PlanReader:
         kind = told.get("type") if isinstance(told, dict) else None
         if kind == "planned_change":
             address = told["change"]["resource"]["addr"]
-            if not address.startswith("terraform_data."):
+            if address != _NOTE:
                 self.changes.append(Change(address, told["change"]["action"]))
         elif kind == "diagnostic" and told["diagnostic"]["severity"] == "error":
             found = told["diagnostic"]
