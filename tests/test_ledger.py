@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ROOT, python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgpull.errors import ConfigError
+from imgpull.errors import ConfigError, LedgerError
+from imgpull.results.record import job_directories, read_record
 from imgpull.sweep.ledger import NAME, Ledger
 
 scalars = st.none() | st.booleans() | st.integers() | st.text()
@@ -111,3 +116,157 @@ def test_only_one_process_runs_a_sweep(tmp_path: Path) -> None:
             pytest.fail("two hold it")
     with Ledger(tmp_path).held():
         assert len(Ledger(tmp_path).read()) == 1
+
+
+# A disk that fills, a file that may not be written
+
+
+def test_garbage_in_the_middle_is_named_by_its_line(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    for number in range(4):
+        book.append("started", trial_id=str(number))
+    assert book.damage() is None
+    lines = book.path.read_bytes().splitlines(keepends=True)
+    book.path.write_bytes(
+        lines[0] + b"\x00garbage\n" + lines[2] + b"{}\n" + lines[3] + b'{"at": "2'
+    )
+    assert [event["trial_id"] for event in book.read()] == ["0", "2", "3"]
+    assert book.examine().broken == (2, 4)  # the half line at the end is no damage
+    warning = book.damage()
+    assert warning is not None
+    assert "ledger.jsonl: lines 2, 4 cannot be read" in warning
+
+
+@contextmanager
+def small_disk(where: Path, size: str) -> Iterator[Path]:
+    """A file system of this size."""
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(where)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Nobody can write this file, not even root."""
+    if os.geteuid():
+        mode = path.stat().st_mode
+        path.chmod(0o444)
+        try:
+            yield
+        finally:
+            path.chmod(mode)
+        return
+    for step in (["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]):
+        if subprocess.run(step, capture_output=True, check=False).returncode:
+            pytest.skip("this root cannot mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_full_disk_is_an_error_with_the_fix_and_costs_no_line(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        book = Ledger(disk)
+        written = 0
+
+        def fill() -> None:
+            nonlocal written
+            while True:
+                book.append("started", trial_id=str(written), overrides="x" * 1000)
+                written += 1
+
+        with pytest.raises(LedgerError, match="No space left on device") as caught:
+            fill()
+        assert "free some space, then: imgpull resume" in caught.value.hint
+        assert written > 10
+        assert [event["trial_id"] for event in book.read()] == [str(n) for n in range(written)]
+        subprocess.run(["mount", "-o", "remount,size=256k", str(disk)], check=True)
+        book.append("started", trial_id="next")
+        assert [event["trial_id"] for event in book.read()][-2:] == [str(written - 1), "next"]
+
+
+def test_a_ledger_that_is_read_only_is_an_error_with_the_fix_and_costs_no_line(
+    tmp_path: Path,
+) -> None:
+    book = Ledger(tmp_path)
+    book.append("started", trial_id="first")
+    before = book.path.read_bytes()
+    with read_only(book.path):
+        with pytest.raises(LedgerError, match="cannot be written") as caught:
+            book.append("started", trial_id="second")
+        with pytest.raises(LedgerError), book.held():
+            pytest.fail("held without being able to write")
+    assert "make it writable" in caught.value.hint
+    assert book.path.read_bytes() == before
+    book.append("started", trial_id="third")
+    assert [event["trial_id"] for event in book.read()] == ["first", "third"]
+
+
+MANY = (
+    "run.py", "replicas=1", "trials=12", "nodes=2", "deployments=2", "image=resource_consumer",
+    "tracking=none",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_ledger_becomes_read_only_stops_and_goes_on(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    command = [sys.executable, *MANY, f"hydra.sweep.dir={sweep}"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not finished(sweep):
+            time.sleep(0.01)
+        with read_only(sweep / NAME):
+            out, err = process.communicate(timeout=120)
+            told = Ledger(sweep).read()
+    assert process.returncode == 1, err
+    assert "ledger.jsonl cannot be written" in err
+    assert f"imgpull resume {sweep}" in err
+    assert "summary:" in out  # the end always comes
+    assert 1 <= len(job_directories(sweep)) < 12
+    goes_on(sweep, told)
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_disk_fills_stops_and_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        sweep = disk / "sweep"
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(3_300_000))
+        command = [*MANY, f"hydra.sweep.dir={sweep}"]
+        ended = python(ROOT, *command)
+        assert ended.status == 1, ended.err
+        assert "No space left on device" in ended.err
+        assert "free some space" in ended.err
+        told = Ledger(sweep).read()
+        assert 1 <= len(job_directories(sweep)) < 12
+        ballast.unlink()
+        goes_on(sweep, told)
+
+
+def finished(sweep: Path) -> list[str]:
+    return [e["trial_id"] for e in Ledger(sweep).read() if e["event"] == "finished"]
+
+
+def goes_on(sweep: Path, told: list[dict[str, Any]]) -> None:
+    """Nothing recorded is lost, and the rest runs once."""
+    assert Ledger(sweep).read()[: len(told)] == told
+    counted = {read_record(path).trial_id for path in job_directories(sweep)
+               if read_record(path).counts}  # fmt: skip
+    resumed = python(ROOT, "-m", "imgpull.cli", "resume", str(sweep))
+    assert resumed.status == 0, resumed.err
+    events = Ledger(sweep).read()
+    assert events[: len(told)] == told
+    begun = [e["trial_id"] for e in events[len(told) :] if e["event"] == "started"]
+    assert not counted & set(begun)
+    assert len(counted) + len(begun) == 12
+    assert len(finished(sweep)) >= 12
+    last = {read_record(path).trial_id: read_record(path) for path in job_directories(sweep)}
+    assert [record.verdict for record in last.values()] == ["valid"] * 12
