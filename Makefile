@@ -16,6 +16,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v terraform >/dev/null; then terraform fmt -check -recursive terraform; \
+	  else echo "no terraform on PATH: the form of terraform/ was not checked"; fi
 
 golden: $(VENV)/.installed-dev
 	IMGPULL_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_render.py
