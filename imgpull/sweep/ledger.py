@@ -174,7 +174,7 @@ def sessions(events: Iterable[Event]) -> list[list[Event]]:
     for event in events:
         kind = event["event"]
         over = {"sweep": ("sweep",), "held": ("sweep", "given back")}.get(kind, ())
-        if not found or any(each["event"] in over for each in found[-1]):
+        if not found or (over and any(each["event"] in over for each in found[-1])):
             found.append([])
         found[-1].append(event)
     return found
