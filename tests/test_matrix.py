@@ -1,6 +1,7 @@
 """From a command to its cells: composed as Hydra does, constrained, checked, and run as such."""
 
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,12 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+from imgpull.cl2 import alike
+from imgpull.cl2.places import Loader
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.errors import ImgpullError
@@ -131,6 +136,67 @@ def test_a_wrong_value_is_refused_in_hydras_words(loader: ConfigLoader, override
     master = composed(loader)
     refused = require_equal(loader, master, Composer(loader, master), "qps=5", override)
     assert isinstance(refused, tuple)
+
+
+# Checking: texts alike are composed once, and read as if each were composed
+
+VALUE_LINES = st.builds(
+    "{}{}: {}{}".format,
+    st.sampled_from(["", "  ", "- "]),
+    st.sampled_from(["a", "b_c", "key"]),
+    st.one_of(
+        st.sampled_from(
+            ["5", "05", "1.5", "true", "y", "null", "3m", "a-b", "2026-11-25", "0x1F", "1_0",
+             '"x y"', '"5"', '""', "'q'", "[1, 2]", "|", ">-", "&a 5", "*a", "word more", "{x: 1}"]
+        ),
+        st.integers().map(str),
+        st.text("ab 1#:'", max_size=5).map(lambda text: f'"{text}"'),
+    ),
+    st.sampled_from(["", "  ", " # told"]),
+)  # fmt: skip
+
+
+def node(found: Any) -> Any:
+    """A node as data: its tag, its line and what it holds."""
+    held = found.value
+    if isinstance(found, yaml.MappingNode):
+        held = [(node(key), node(value)) for key, value in found.value]
+    elif isinstance(found, yaml.SequenceNode):
+        held = [node(each) for each in found.value]
+    return found.tag, found.start_mark.line, held
+
+
+@given(st.lists(st.lists(VALUE_LINES, min_size=1, max_size=5), min_size=1, max_size=8))
+def test_yaml_is_read_as_if_no_text_like_it_had_been_read_before(texts: list[list[str]]) -> None:
+    for lines in texts:
+        text = "\n".join(lines) + "\n"
+        try:
+            wanted = [node(one) for one in yaml.compose_all(text, Loader=Loader)]
+        except yaml.YAMLError:
+            with pytest.raises(yaml.YAMLError):
+                alike.compose(text, Loader)
+            continue
+        assert [node(one) for one in alike.compose(text, Loader)] == wanted
+
+
+@given(st.lists(st.tuples(st.integers(), st.booleans(), st.text("ab 1#", max_size=4))))
+def test_texts_alike_differ_in_their_values(rows: list[tuple[int, bool, str]]) -> None:
+    for number, flag, text in rows:
+        written = (
+            f'top:\n- n: {number} # told\n  deep:\n    flag: {flag}\n- t: "{text}"\n  same: 1\n'
+        )
+        wanted = [node(one) for one in yaml.compose_all(written, Loader=Loader)]
+        assert [node(one) for one in alike.compose(written, Loader)] == wanted
+
+
+@pytest.mark.slow
+def test_five_hundred_cells_are_checked_in_little_time_and_memory(tmp_path: Path) -> None:
+    # The benchmark's figure is 3 s on a quiet machine; here only a return of Hydra's cost fails.
+    done = python(ROOT, "benchmarks/sweep.py", "--times", "1", "--trials", "3", timeout_s=300)
+    assert done.status == 0, done.err
+    cpu_s, peak_mib = re.findall(r"([\d.]+) │ +([\d.]+) │\n└", done.out)[0]
+    assert float(cpu_s) < 15
+    assert float(peak_mib) < 300
 
 
 # From a command to its cells
