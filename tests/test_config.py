@@ -291,7 +291,7 @@ def test_pods_name_their_image_by_digest_when_one_is_given(changed: Changed) -> 
     assert image.pinned_reference == f"{image.reference}@sha256:{'0' * 64}"
 
 
-NOT_BUILT = {"target_effect": 0.1, "provision": "terraform", "keep": True}
+NOT_BUILT = {"provision": "terraform", "keep": True}
 
 
 @pytest.mark.parametrize("key", NOT_BUILT)

@@ -136,7 +136,6 @@ def test_an_experiment_s_documented_question_is_that_of_its_file() -> None:
 
 # A value of the right type that is not the default, for each key that is not built yet.
 OTHER = {
-    "target_effect": 0.1,
     "provision": "terraform",
     "keep": True,
 }

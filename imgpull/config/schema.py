@@ -343,7 +343,7 @@ class Config:
     max_hours: float | None = None
     max_cost: float | None = None
     trial_limit: str = "2h"
-    target_effect: float | None = None
+    target_effect: str | None = None
     provision: str = "existing"
     keep: bool = False
     allow: list[str] = field(default_factory=list)

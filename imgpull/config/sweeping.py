@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from imgpull import units
 from imgpull.config import schema
 from imgpull.config.typed import typed
 from imgpull.errors import ConfigError
@@ -20,7 +21,8 @@ KEYS = (
 )  # fmt: skip
 
 # Keys of design 4.1 whose machinery is not there yet, with the only value accepted until it is.
-_NOT_BUILT: Mapping[str, object] = {"target_effect": None, "provision": "existing", "keep": False}
+_NOT_BUILT: Mapping[str, object] = {"provision": "existing", "keep": False}
+_LARGEST_TARGET = 10.0
 _STOP_AFTER = re.compile(r"stop_after[=:]([1-9][0-9]*)")  # Hydra wants quotes around "="
 
 
@@ -39,6 +41,7 @@ class SweepSettings:
     retries: int  # further attempts of a trial that does not count
     max_hours: float | None
     max_cost: float | None
+    target_effect: float | None = None  # the smallest slowdown it should be able to show
 
 
 def settings_from(values: Mapping[str, Any]) -> SweepSettings:
@@ -77,7 +80,22 @@ def settings_of(config: schema.Config) -> SweepSettings:
         retries=config.retries,
         max_hours=config.max_hours,
         max_cost=config.max_cost,
+        target_effect=_target(config.target_effect),
     )
+
+
+def _target(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        found = units.parse_share(text)
+    except ValueError as error:
+        raise ConfigError(f"target_effect={text}: {error}", hint="target_effect=10%") from error
+    if not 0 < found <= _LARGEST_TARGET:
+        raise ConfigError(
+            f"target_effect={text} is not above zero and at most 1000 %", hint="target_effect=10%"
+        )
+    return found
 
 
 def _stop_after(text: str) -> int | None:

@@ -18,7 +18,13 @@ _CELL = re.compile(r'"cell_id": "([^"]+)"')
 
 def earlier_trials(root: Path, cell_ids: Collection[str]) -> list[JobRecord]:
     """The trials that count, of these cells, in the sweeps under `root`."""
-    return [record for directory in _sweeps(root) for record in _of(directory, cell_ids)]
+    return [record for _, record in earlier_places(root, cell_ids)]
+
+
+def earlier_places(root: Path, cell_ids: Collection[str]) -> Iterator[tuple[Path, JobRecord]]:
+    """The same with their directories."""
+    for directory in _sweeps(root):
+        yield from _of(directory, cell_ids)
 
 
 def _sweeps(root: Path) -> Iterator[Path]:
@@ -26,7 +32,7 @@ def _sweeps(root: Path) -> Iterator[Path]:
         yield from (path for path in sorted(root.iterdir()) if path.is_dir())
 
 
-def _of(directory: Path, cell_ids: Collection[str]) -> Iterator[JobRecord]:
+def _of(directory: Path, cell_ids: Collection[str]) -> Iterator[tuple[Path, JobRecord]]:
     try:
         ledger = (directory / NAME).read_text("utf-8", errors="replace")
     except OSError:
@@ -39,4 +45,4 @@ def _of(directory: Path, cell_ids: Collection[str]) -> Iterator[JobRecord]:
         except ReportError:
             continue  # of another version, or broken: nothing is learned from it
         if record.cell_id in cell_ids and record.counts:
-            yield record
+            yield path, record

@@ -17,6 +17,7 @@ from imgpull.sweep.overheads import Overhead, occasional, overheads
 from imgpull.sweep.plan import Excluded, Matrix, Planned
 from imgpull.sweep.predicting import Say
 from imgpull.sweep.prices import Prices, read_prices
+from imgpull.sweep.sensitivity import Sensitivity, sensitivity
 from imgpull.sweep.spend import Pool, Row, Totals, pools, rows, totals
 
 NOT_COUNTED = "system pool, control plane, disks, registry, network, and time before and after"
@@ -37,6 +38,7 @@ class PlanReport:
     begun: Path | None
     predicting_s: float  # what the predictions themselves took
     simulated: int  # cells that were simulated for it
+    can_show: Sensitivity
 
     @property
     def real(self) -> bool:
@@ -74,6 +76,12 @@ def make(
         begun=begun,
         predicting_s=taken_s,
         simulated=sum(p.pulling_s is not None for p in found.cells.values()),
+        can_show=sensitivity(
+            list(cells.values()),
+            all(row.planned.job.engine.kind == "sim" for row in every),
+            settings,
+            root,
+        ),
     )
 
 
@@ -104,10 +112,16 @@ def overheads_of(report: PlanReport) -> list[Overhead]:
 
 def notes(report: PlanReport) -> list[str]:
     """What a reader must know of the figures, a sentence each."""
-    found = [*_cost_notes(report), *_cache_notes(report), *_time_notes(report)]
+    shown = [] if _all_replayed(report) else report.can_show.notes()
+    found = [*shown, *_cost_notes(report), *_cache_notes(report), *_time_notes(report)]
     reasons = {r.prediction.reason: r.planned.name for r in report.rows if r.wall_s is None}
     found += [f"not predicted, such as {name}: {reason}" for reason, name in reasons.items()]
     return found
+
+
+def _all_replayed(report: PlanReport) -> bool:
+    """A recorded report becomes no more by another trial."""
+    return all(row.planned.job.engine.kind == "replay" for row in report.rows)
 
 
 def _cost_notes(report: PlanReport) -> list[str]:
