@@ -11,7 +11,10 @@ pytestmark = pytest.mark.slow
 
 MATRIX = ("-m", "nodes=2,3", "deployments=2", "image=resource_consumer", "trials=2")
 # What tells when and where a sweep ran, and by which launcher.
-OF_THE_RUN = {"job.json", "run.log", "ledger.jsonl", "hydra.yaml", "multirun.yaml"}
+OF_THE_RUN = {
+    "job.json", "run.log", "ledger.jsonl", "hydra.yaml", "multirun.yaml", "report.html",
+    "report.md",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +70,27 @@ def test_a_failed_trial_stops_what_was_not_launched(project: Path) -> None:
     )  # fmt: skip
     assert failing.status == 1
     assert {record.verdict for record in failing.records} == {"failed"}
+
+
+def test_failed_trials_are_tried_again_between_the_batches(project: Path) -> None:
+    failing = python(
+        project, "run.py", *MATRIX, "hydra/launcher=joblib", "tracking=none", "retries=1",
+        "engine.faults.pull_shares.not_found=1", "wait_timeout=1m", "on_failure=stop_after:3",
+    )  # fmt: skip
+    assert failing.status == 1
+    assert [record.attempt for record in failing.records] == [1, 2] * 4
+    finished = [event for event in failing.events if event["event"] == "finished"]
+    assert {event["attempt"] for event in finished[:4]} == {1}
+    assert {event["attempt"] for event in finished[4:]} == {2}
+    assert sorted(event["position"] for event in finished) == list(range(1, 9))
+
+
+def test_a_limit_is_asked_between_the_batches(project: Path) -> None:
+    limited = python(
+        project, "run.py", *MATRIX, "hydra/launcher=joblib", "tracking=none", "max_hours=1e-6",
+    )  # fmt: skip
+    assert limited.status == 1
+    (stopped,) = [event for event in limited.events if event["event"] == "stopped"]
+    assert stopped["why"].startswith("max_hours=")
+    assert len(stopped["left"]) == 4
+    assert limited.records == []
