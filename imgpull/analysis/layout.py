@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from imgpull.analysis.cells import cells, levels, varied
+from imgpull.analysis.cells import levels, unknown, varied
 from imgpull.analysis.wording import cell_text, level_text, short
 
 MAX_SLOTS = 60  # positions x colours that a page still shows legibly
@@ -47,8 +47,9 @@ class Layout:
 
 def layout_of(frame: pd.DataFrame) -> Layout:
     """The factor with the fewest levels becomes colour, all others the position."""
-    by_cell, keys = cells(frame), varied(frame)
-    sizes = {key: len(levels(frame[key])) for key in keys}
+    keys = varied(frame)
+    ranks = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
+    sizes = {key: len(ranks[key]) for key in keys}
     colour = min(reversed(keys), key=sizes.__getitem__) if len(keys) > 1 else None
     if colour and sizes[colour] > MAX_HUES:
         colour = None
@@ -60,13 +61,19 @@ def layout_of(frame: pd.DataFrame) -> Layout:
         text = (f"{short(key, keys)} {level_text(row[key])}" for key in across)
         return ", ".join(text) or cell_text(row, [])
 
-    places = list(dict.fromkeys(place(cell) for _, cell in by_cell.iterrows()))
-    hues = [level_text(level) for level in levels(frame[colour])] if colour else []
+    def rank(row: "pd.Series[Any]") -> list[int]:
+        return [ranks[key][None if unknown(row[key]) else row[key]] for key in keys]
+
+    rows = dict(frame.iterrows())
+    place_of = {row: place(trial) for row, trial in rows.items()}
+    places = list(dict.fromkeys(place_of[row] for row in sorted(rows, key=lambda r: rank(rows[r]))))
+    hues = [level_text(level) for level in ranks[colour]] if colour else []
     shown = places[: MAX_SLOTS // max(len(hues), 1)]
     return Layout(
-        pd.Series({row: place(trial) for row, trial in frame.iterrows()}),
+        pd.Series(place_of, dtype=object),
         pd.Series(
-            {row: level_text(trial[colour]) if colour else "" for row, trial in frame.iterrows()}
+            {row: level_text(trial[colour]) if colour else "" for row, trial in rows.items()},
+            dtype=object,
         ),
         shown,
         hues,

@@ -5,7 +5,7 @@ The only file that draws with seaborn.
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 
 from imgpull.analysis.cells import last_attempts, varied
 from imgpull.analysis.layout import Layout, layout_of
+from imgpull.analysis.trial_files import files_of, number
 from imgpull.analysis.wording import cell_text, constants, plural
 from imgpull.errors import ReportError
 from imgpull.units import MIB
@@ -109,31 +110,25 @@ def _tidy(sweep_dir: Path, counted: pd.DataFrame) -> pd.DataFrame:
 
 
 def _values(sweep_dir: Path, trial: "pd.Series[Any]") -> Iterator[tuple[str, str, list[float]]]:
-    place = sweep_dir / str(trial["job"])
-    if (again := place / f"attempt-{trial['attempt']}").exists():
-        place = again
-    pulls = _rows(place / "pulls.csv", ["leader", "outcome", "pull_s", "size_bytes"])
-    led = pulls[pulls["leader"].astype(str).str.lower() == "true"]
-    pulled = led[(led["outcome"] == "pulled") & (led["pull_s"] > 0)]
-    pods = _rows(place / "pods.csv", ["created", "ready"])
-    yield "image_pull", "dot", _thin(pulled["pull_s"])
-    yield "image_pull", "censored", _thin(led.loc[led["outcome"] == "censored", "pull_s"])
-    yield "pod_startup", "dot", _thin(pods["ready"] - pods["created"])
-    yield "node_throughput", "dot", _thin(pulled["size_bytes"] / pulled["pull_s"] / MIB)
+    files = files_of(sweep_dir, trial)
+    pulled = [
+        (pull_s, number(row.get("size_bytes")))
+        for row in files.leaders
+        if row.get("outcome") == "pulled" and (pull_s := number(row.get("pull_s"))) and pull_s > 0
+    ]
+    late = (number(row.get("pull_s")) for row in files.leaders if row.get("outcome") == "censored")
+    spans = ((number(row.get("created")), number(row.get("ready"))) for row in files.pods)
+    yield "image_pull", "dot", _thin(pull_s for pull_s, _ in pulled)
+    yield "image_pull", "censored", _thin(late)
+    yield "pod_startup", "dot", _thin(b - a for a, b in spans if a is not None and b is not None)
+    yield "node_throughput", "dot", _thin(size / s / MIB for s, size in pulled if size is not None)
     for plot in _PLOTS:
         yield plot.name, "trial", [trial[plot.headline]]
 
 
-def _rows(path: Path, columns: list[str]) -> pd.DataFrame:
-    """The columns of a trial's file; no rows where the trial left no such file."""
-    if not path.exists():
-        return pd.DataFrame(columns=columns, dtype="float64")
-    return pd.read_csv(path, usecols=columns)
-
-
-def _thin(values: "pd.Series[Any]") -> list[float]:
+def _thin(values: Iterable[float | None]) -> list[float]:
     """At most MAX_DOTS of the values, evenly by rank, so that both ends stay."""
-    ranked = sorted(values.dropna())
+    ranked = sorted(value for value in values if value is not None)
     if len(ranked) <= MAX_DOTS:
         return ranked
     last = len(ranked) - 1

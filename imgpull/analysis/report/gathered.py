@@ -14,11 +14,11 @@ import pandas as pd
 from imgpull.analysis.bottleneck import Call, calls
 from imgpull.analysis.cells import last_attempts, varied
 from imgpull.analysis.effects import Effect, effects, interactions
-from imgpull.analysis.report.files import Limits, files_of, limits_of
 from imgpull.analysis.report.pulled import Curve, Failures, Pulled
 from imgpull.analysis.report.ran import Ran, ran
 from imgpull.analysis.report.story import CellView, Story, deciding, story, views_of
 from imgpull.analysis.report.traces import Budget, budget, trace
+from imgpull.analysis.trial_files import Limits, files_of, limits_of
 from imgpull.analysis.wording import cell_text
 from imgpull.errors import ImgpullError
 from imgpull.results.record import job_directories, read_record

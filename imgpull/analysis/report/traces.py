@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from imgpull.analysis.cells import last_attempts
-from imgpull.analysis.report.files import (
+from imgpull.analysis.trial_files import (
     RATES,
     Limits,
     Row,

@@ -1,4 +1,4 @@
-"""What a report reads of each trial besides its record: pods, pulls, series, and its cluster.
+"""What pictures read of each trial besides its record: pods, pulls, series, and its cluster.
 
 Hides where an attempt's files lie and that any of them may be absent or broken: a report of what
 is there is worth more than none, and it says what is not.
@@ -54,7 +54,7 @@ class TrialFiles:
     @property
     def leaders(self) -> list[Row]:
         """The pulls that moved bytes: one a node and digest. Others waited on them."""
-        return [row for row in self.pulls if row.get("leader") == "true"]
+        return [row for row in self.pulls if row.get("leader", "").lower() == "true"]
 
     def bytes_over_time(self) -> dict[str, dict[str, tuple[Floats, Floats]]]:
         """Rate -> node -> (moments, bytes moved until then), from series.csv; {} where none is.
@@ -62,12 +62,15 @@ class TrialFiles:
         A rate is the mean since the node's row before it, so the first row only begins one.
         """
         found: dict[str, dict[str, list[tuple[float, float]]]] = {rate: {} for rate in RATES}
+        columns = {rate: f"{rate}_bytes_per_s" for rate in RATES}
         for row in _rows(self.place / "series.csv"):
-            at_s = number(row.get("at_s"))
+            at_s, node = number(row.get("at_s")), row.get("node")
+            if at_s is None or not node:
+                continue
             for rate, nodes in found.items():
-                value = number(row.get(f"{rate}_bytes_per_s"))
-                if value is not None and at_s is not None:
-                    nodes.setdefault(row.get("node", ""), []).append((at_s, value))
+                value = number(row.get(columns[rate]))
+                if value is not None:
+                    nodes.setdefault(node, []).append((at_s, value))
         return {rate: _curves(nodes) for rate, nodes in found.items()}
 
 

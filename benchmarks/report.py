@@ -1,0 +1,111 @@
+"""How long the end of a sweep takes, part by part: 48 cells x 5 trials, and the README's 4 cells.
+
+Hides how a part is timed alone: the end runs whole, in a process of its own, each step of it under
+a clock. `python benchmarks/report.py` prints the tables; on a busy machine look at CPU seconds.
+"""
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(PROJECT)]
+RUNS = 3
+SWEEPS = {
+    "48 cells x 5 trials": (
+        "image=even_5gb_1,even_5gb_10", "nodes=5,10,20", "deployments=10,20,40,50",
+        "replicas=1,2", "trials=5",
+    ),
+    "4 cells x 1 trial": ("replicas=1,5", "qps=5,10"),
+}  # fmt: skip
+PARTS = (
+    "read_sweep", "notes", "write_summary", "print_table", "draw_plots", "write_report",
+)  # fmt: skip
+
+Clocked = tuple[float, float]  # wall and CPU, s
+
+
+def clocks() -> Clocked:
+    """Now, by both clocks."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: Clocked) -> Clocked:
+    """What has passed."""
+    now = clocks()
+    return now[0] - start[0], now[1] - start[1]
+
+
+def end(directory: Path) -> dict[str, Any]:
+    """Write a sweep's end again, each part under both clocks; sizes in bytes."""
+    begun = clocks()
+    from imgpull import analysis
+    from imgpull.sweep import ending
+
+    parts: dict[str, Clocked] = {}
+
+    def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def clocked(*arguments: Any, **named: Any) -> Any:
+            start = clocks()
+            result = call(*arguments, **named)
+            parts[name] = since(start)
+            return result
+
+        return clocked
+
+    for name in PARTS:
+        setattr(analysis, name, timed(name, getattr(analysis, name)))
+    found = ending.conclude(directory, Console(file=io.StringIO()))
+    assert not found.warnings, found.warnings
+    sizes = {path.name: path.stat().st_size for path in found.report or ()}
+    return {"parts": {**parts, "all, with imports": since(begun)}, "sizes": sizes}
+
+
+def made(arguments: tuple[str, ...], into: Path) -> Path:
+    """A simulated sweep's directory."""
+    command = [sys.executable, str(PROJECT / "run.py"), "-m", *arguments, "tracking=none"]
+    subprocess.run(command, cwd=into, check=True, capture_output=True)
+    (sweep,) = (into / "multirun").iterdir()
+    return sweep
+
+
+def apart(directory: Path) -> dict[str, Any]:
+    """`end` in a process of its own."""
+    command = [sys.executable, __file__, str(directory)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def main() -> None:
+    """Print a table for each sweep."""
+    console = Console()
+    for title, arguments in SWEEPS.items():
+        with tempfile.TemporaryDirectory() as directory:
+            sweep = made(arguments, Path(directory))
+            runs = [apart(sweep) for _ in range(RUNS)]
+        table = Table(title=f"The end of {title}, medians of {RUNS}")
+        for header in ("part", "seconds", "CPU seconds"):
+            table.add_column(header, justify="left" if header == "part" else "right")
+        for part in runs[0]["parts"]:
+            wall, cpu = (median(run["parts"][part][clock] for run in runs) for clock in (0, 1))
+            table.add_row(part, f"{wall:.2f}", f"{cpu:.2f}")
+        console.print(table)
+        for name, size in runs[0]["sizes"].items():
+            console.print(f"{name}: {size / 1e6:.2f} MB", highlight=False)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(end(Path(sys.argv[1]))))
+    else:
+        main()
