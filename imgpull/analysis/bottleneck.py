@@ -58,6 +58,7 @@ class _Account:
     seen: bool  # whether there were rates of nodes
     evidence: dict[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()  # limits of which the description says nothing
+    guessed: bool = False  # bytes came more slowly than any described limit
     disk_full: bool = False  # it wrote nearly all the time, and sometimes held others up
 
 
@@ -89,10 +90,10 @@ def _account(place: Path, record: JobRecord) -> _Account:
         "throttled": spent.throttled_s / total_s,
         "kubelet_queue": spent.kubelet_queue_s / total_s,
     }
-    evidence, disk_full = _stage_evidence(spent, shares), False
+    evidence, disk_full, guessed = _stage_evidence(spent, shares), False, False
     found = busy(read_series(place / "series.csv"), spent.pulling, limits, spent.images)
     if found:
-        measured, said = _pull_shares(found, spent, limits)
+        measured, said, guessed = _pull_shares(found, spent, limits)
         disk_full = measured["disk"] >= _HELD_UP and any(
             (each.disk_written or 0.0) >= _WRITTEN for each in found.values()
         )
@@ -107,7 +108,9 @@ def _account(place: Path, record: JobRecord) -> _Account:
         )
         if limit is None
     )
-    return _Account(shares, spent.pull_s / total_s, bool(found), evidence, unknown, disk_full)
+    return _Account(
+        shares, spent.pull_s / total_s, bool(found), evidence, unknown, guessed, disk_full
+    )
 
 
 def _stage_evidence(spent: Stages, shares: dict[str, float]) -> dict[str, str]:
@@ -131,8 +134,11 @@ _KINDS = {
 
 def _pull_shares(
     found: dict[str, Busy], spent: Stages, limits: Limits
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Of the time in pulls what each limit was busy, nodes weighted by the pods that waited."""
+) -> tuple[dict[str, float], dict[str, str], bool]:
+    """Of the time in pulls what each limit was busy, nodes weighted by the pods that waited.
+
+    With the evidence, and whether the registry is only what remains when nothing else was busy.
+    """
     weights = {node: spent.pull_s_of.get(node, 0.0) for node in found}
     weighed = sum(weights.values()) or 1.0
 
@@ -169,7 +175,7 @@ def _pull_shares(
         "unpack": f"unpacking kept its core{'s' if limits.unpacks > 1 else ''} busy "
         f"{used['unpack']:.0%} of the pulls' time",
     }
-    return {name: share * pull for name, share in used.items()}, said
+    return {name: share * pull for name, share in used.items()}, said, not way
 
 
 # Where bytes come for so much longer than any limit is busy, a described limit is not the true one.
@@ -200,7 +206,9 @@ def _call(cell_id: str, name: str, trials: Sequence[_Account]) -> Call:
     unknown = sorted({limit for trial in trials for limit in trial.unknown}) if seen else []
     if unknown:
         evidence.append(f"not described, so not judged: {', '.join(unknown)}")
-    sure = not rivals and not unknown and all(_leads(trial.shares, first) for trial in trials)
+    guessed = first == "registry" and any(trial.guessed for trial in trials)
+    ahead = all(_leads(trial.shares, first) for trial in trials)
+    sure = ahead and not (rivals or unknown or guessed)
     return Call(cell_id, name, first, sure, (*evidence, told), share, rivals)
 
 

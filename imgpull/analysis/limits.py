@@ -5,6 +5,7 @@ and is then said to be unknown rather than free.
 """
 
 import math
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def limits_of(values: Mapping[str, Any]) -> Limits:
     cluster = values.get("cluster") or {}
     node, registry = cluster.get("node") or {}, cluster.get("registry") or {}
     runtime = cluster.get("containerd") or {}
-    version = tuple(int(part) for part in str(cluster.get("containerd_version")).split(".")[:2])
+    version = tuple(map(int, re.findall(r"\d+", str(cluster.get("containerd_version")))[:2]))
     ready_made = (values.get("engine") or {}).get("bundle")
     return Limits(
         nic_bytes_s=_times(node.get("nic_mbit_s"), 1e6 / 8),

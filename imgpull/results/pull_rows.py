@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -140,12 +141,17 @@ def _seconds(
     if not first or not last or started_at is None:
         return None, None
     try:
-        begun, ended = datetime.fromisoformat(first), datetime.fromisoformat(last)
+        begun, ended = _moment(first), _moment(last)
         return (begun - started_at).total_seconds(), (ended - started_at).total_seconds()
     except (TypeError, ValueError) as error:
         raise ReportError(
             f"an event's time '{first}' is no RFC 3339 time", hint="record the events again"
         ) from error
+
+
+@lru_cache(maxsize=4096)  # events are stamped in whole seconds: many of them alike
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _hear(
