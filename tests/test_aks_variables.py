@@ -219,6 +219,21 @@ def test_each_resource_that_takes_tags_has_them() -> None:
     assert found >= 6
 
 
+def test_every_output_says_what_it_is_for_and_none_is_a_secret() -> None:
+    parsed = hcl2.loads((TERRAFORM / "outputs.tf").read_text("utf-8"))
+    outputs = {name: body for block in parsed["output"] for name, body in block.items()}
+    assert {"credentials_command", "kubeconfig", "registry"} <= {x.strip('"') for x in outputs}
+    for name, body in outputs.items():
+        assert len(body["description"]) > 15, name
+        assert not re.search("kube_config|password|client_key", str(body)), name
+
+
+def test_only_what_azure_must_not_change_by_itself_is_pinned() -> None:
+    cluster = (TERRAFORM / "main.aks.tf").read_text("utf-8")
+    assert re.search(r'node_os_upgrade_channel *= *"None"', cluster)
+    assert not re.search(r"^ *automatic_upgrade_channel|auto_scaling_enabled", cluster, re.M)
+
+
 def terraform() -> str:
     """The real program, or a skip that says so."""
     found = shutil.which("terraform")

@@ -40,13 +40,6 @@ resource "terraform_data" "second" {
 resource "terraform_data" "third" {
   depends_on = [terraform_data.second]
 }
-output "told" {
-  value = var.step_s
-}
-output "hidden" {
-  value     = "hidden"
-  sensitive = true
-}
 """
 
 
@@ -83,7 +76,6 @@ def test_a_life_of_plan_apply_and_destroy(place: Place) -> None:
     terraform.apply(said.append)
     assert terraform.resources() == [f"terraform_data.{x}" for x in ("first", "second", "third")]
     assert any("Creation complete" in line for line in said)
-    assert terraform.outputs() == {"told": 0}  # what is sensitive is never asked for
     terraform.destroy(said.append)
     assert terraform.resources() == []
 
@@ -155,6 +147,30 @@ def test_ctrl_c_is_passed_on_once_and_waited_for(place: Place) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     terraform.destroy(said.append)
     assert terraform.resources() == []
+
+
+def test_nobody_who_reads_is_no_reason_to_stop_half_way(place: Place) -> None:
+    def broken(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    terraform = begin(place, step_s=0)
+    terraform.plan(print)
+    place.adopt()
+    terraform.apply(broken)
+    assert resources(place) == ["first", "second", "third"]
+
+
+def test_an_error_of_ours_lets_terraform_finish_what_is_under_way(place: Place) -> None:
+    def full(line: str) -> None:
+        if "second: Creating" in line:
+            raise OSError(28, "No space left on device")
+
+    terraform = begin(place, step_s=20)
+    terraform.plan(print)
+    place.adopt()
+    with pytest.raises(OSError, match="No space left"):
+        terraform.apply(full)
+    assert "first" in resources(place)
 
 
 @pytest.mark.slow

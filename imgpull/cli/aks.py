@@ -4,6 +4,7 @@ Hides how a proposal looks on a terminal, and asks before anything is made or de
 """
 
 import datetime as dt
+import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -263,6 +264,9 @@ def _tell_next(made: "Provisioned", overrides: Sequence[str]) -> None:
     typer.echo(f"kubeconfig: {made.kubeconfig}")
     typer.echo(f"next:       imgpull doctor {told}")
     typer.echo(f"then:       python run.py {told}")
+    registry = json.loads(made.variables.read_text("utf-8"))["registry_name"]
+    if registry:
+        typer.echo(f"push to it: az acr login --name {registry}")
     typer.echo(f"at the end: imgpull cluster down {made.name}")
 
 

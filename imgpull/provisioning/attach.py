@@ -5,6 +5,7 @@ registry's, which may be in another subscription.
 """
 
 import re
+import time
 from dataclasses import dataclass
 
 from imgpull.errors import ConfigError, EngineFailed
@@ -16,6 +17,7 @@ _REGISTRY_ID = re.compile(
     r"registries/([^/]+)",
     re.IGNORECASE,
 )
+_LOOKS = 6
 _ABAC_ROLE, _ROLE = "Container Registry Repository Reader", "AcrPull"
 
 
@@ -74,7 +76,11 @@ def attach(what: Attachment, say: Say, limits: Limits = Limits()) -> None:  # no
     subscription = what.scope.split("/")[2]
     az = Az(subscription, limits)
     az.give_role(what.principal, what.role, what.scope)
-    if what.role not in az.roles(what.principal, what.scope):
+    for _ in range(_LOOKS):  # Azure lists a new role some seconds later
+        if what.role in az.roles(what.principal, what.scope):
+            break
+        time.sleep(limits.poll_s)
+    else:
         raise EngineFailed(
             f"the role {what.role} on {what.registry} was given, and is not listed",
             hint=f"some minutes later: az role assignment list --assignee {what.principal} "

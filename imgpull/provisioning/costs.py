@@ -22,7 +22,8 @@ class HourlyCost:
 
     def __str__(self) -> str:
         if self.value is not None:
-            return f"{self.value:.2f} {self.currency} an hour for machines alone".replace("  ", " ")
+            amount = f"{self.value:.2f} {self.currency}".strip()
+            return f"{amount} an hour for machines alone"
         sizes = ", ".join(self.unknown)
         return f"price unknown: conf/prices.yaml has none for {sizes}"
 

@@ -171,9 +171,9 @@ def _cleared(place: Place, *, is_new: bool) -> Iterator[None]:
     """Nothing is left of a place where nothing was made."""
     try:
         yield
-    except BaseException:
+    except BaseException as end:
         if is_new and not place.is_made:
-            place.forget(keep_log=True)
+            place.forget(keep_log=isinstance(end, ImgpullError))
         raise
 
 

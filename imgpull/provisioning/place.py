@@ -119,6 +119,10 @@ class Place:
 
     def lay(self, values: Mapping[str, Any], module: Path = MODULE) -> None:
         """Copy the module here, with the proposed variables beside it."""
+        if not any(module.glob("*.tf")):
+            raise EngineUnavailable(
+                f"{module} holds no Terraform module", hint="run imgpull from a checkout of it"
+            )
         for pattern in _COPIED:
             for old in self.directory.glob(pattern):
                 old.unlink()

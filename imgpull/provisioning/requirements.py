@@ -46,8 +46,10 @@ def quota(
 ) -> Iterator[Finding]:
     """Whether the vCPUs of these machines fit what is left, beyond those that run already."""
     need: dict[str, int] = {}
-    for sign, each in [(1, each) for each in machines] + [(-1, each) for each in before or ()]:
-        size = az.size(region, each.vm_size)
+    every = [*((1, each) for each in machines), *((-1, each) for each in before or ())]
+    sizes = {name: az.size(region, name) for name in {each.vm_size for _, each in every}}
+    for sign, each in every:
+        size = sizes[each.vm_size]
         if size is None:
             if sign > 0:
                 yield failed("quota", f"{region} has no {each.vm_size}", _elsewhere(each.vm_size))

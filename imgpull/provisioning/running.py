@@ -27,7 +27,6 @@ Redact = Callable[[str], str]
 
 _LOOK_S = 0.05
 _TAIL_LINES = 200
-_LAST_GRACE_S = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What Azure's programs take credentials from.
 _SECRETS = (
@@ -106,7 +105,9 @@ def stream(
                 if written is not None:
                     written.write(f"{shown}\n")
                     written.flush()
-                on_line(shown)
+                # Nobody who reads any more (`| head`) is no reason to stop half-way.
+                with contextlib.suppress(BrokenPipeError):
+                    on_line(shown)
 
         stopping = _Stopping(process, limit_s, grace_s)
         try:
@@ -236,7 +237,7 @@ class _Stopping:
         if self._process.poll() is None:
             self._interrupt()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(min(self._grace_s, _LAST_GRACE_S))
+                self._process.wait(self._grace_s)
         self._signal(signal.SIGKILL)  # with what it started
         self._process.wait()
 

@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from imgpull.errors import EngineFailed, EngineUnavailable
 from imgpull.provisioning.azure_words import fix_of, terraform_error
@@ -91,11 +90,6 @@ class Terraform:
         text = self._ask(["state", "list"])
         return [line for line in text.split() if line != _NOTE]
 
-    def outputs(self) -> dict[str, Any]:
-        """What the module tells; none of it is secret."""
-        values = json.loads(self._ask(["output", "-json", "-no-color"]) or "{}")
-        return {name: told["value"] for name, told in values.items() if not told["sensitive"]}
-
     def _tidy(self) -> None:
         """Plans and states are for their owner alone; Terraform asks the umask."""
         (self._place.directory / _PLAN).unlink(missing_ok=True)
@@ -168,6 +162,8 @@ def _environment() -> dict[str, str]:
     if "TF_PLUGIN_CACHE_DIR" not in passed and not _has_cache_configured():
         cache.mkdir(parents=True, exist_ok=True)
         passed["TF_PLUGIN_CACHE_DIR"] = str(cache)
+        # Without a lock file in the module, Terraform would fetch them again all the same.
+        passed["TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE"] = "1"
     return {**passed, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 
 
