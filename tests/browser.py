@@ -46,7 +46,7 @@ class Page:
 
     def media(self, *, dark: bool = False, printed: bool = False) -> None:
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        kind = "print" if printed else "screen"
+        kind = "print" if printed else ""  # its own choice
         self._ask("Emulation.setEmulatedMedia", media=kind, features=features)
 
     def scripts(self, *, run: bool) -> None:

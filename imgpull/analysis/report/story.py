@@ -253,7 +253,11 @@ def _valid(frame: pd.DataFrame, planned: int | None) -> Answer:
 
 def _pulls(counted: pd.DataFrame) -> list[str]:
     """What became of the pulls behind the numbers, where they were seen one by one."""
-    kinds = {"pulls_failed": "failed", "pulls_throttled": "throttled", "pulls_censored": "not over"}
+    kinds = {
+        "pulls_failed": "failed",
+        "pulls_throttled": "throttled",
+        "pulls_censored": "not over at the deadline",
+    }
     if counted.empty or counted["pulls"].isna().all():
         return []
     parts = [f"{counted[column].sum():g} {word}" for column, word in kinds.items()]
