@@ -196,6 +196,7 @@ class Sweep:
         self._warn(end.warnings)
         for line in [
             *self.tracked.view_lines(),
+            *(f"report:   {path}" for path in (end.report or ())[:1]),
             f"summary:  {end.summary or self.directory}",
         ]:
             console.print(line, soft_wrap=True, markup=False)
