@@ -219,6 +219,39 @@ def test_each_resource_that_takes_tags_has_them() -> None:
     assert found >= 6
 
 
+def texts(*patterns: str) -> str:
+    return "\n".join(
+        path.read_text("utf-8") for each in patterns for path in sorted(TERRAFORM.glob(each))
+    )
+
+
+def test_every_variable_is_used_and_every_used_one_is_declared() -> None:
+    """What `terraform validate` would say, where the provider cannot be had."""
+    used = set(re.findall(r"\bvar\.(\w+)", texts("main*.tf", "outputs.tf", "terraform.tf")))
+    assert used == set(VARIABLES)
+    assert set(re.findall(r"\bvar\.(\w+)", texts("tests/*.hcl", "variables.tf"))) <= set(VARIABLES)
+
+
+def test_every_resource_that_is_referred_to_exists() -> None:
+    made = set(re.findall(r'^resource "(\w+)" "(\w+)"', texts("main*.tf"), re.M))
+    said = re.findall(r"\b(azurerm_\w+|terraform_data)\.(\w+)", texts("*.tf", "tests/*.hcl"))
+    assert said
+    assert set(said) <= made
+
+
+def test_the_modules_own_tests_give_what_is_needed_and_nothing_unknown() -> None:
+    parsed = hcl2.loads(texts("tests/plan.tftest.hcl"))
+    needed = {name for name, body in VARIABLES.items() if "default" not in body}
+    (shared,) = parsed["variables"]
+    assert needed <= set(shared) <= set(VARIABLES) | {"__is_block__"}
+    runs = [body for block in parsed["run"] for body in block.values()]
+    assert len(runs) >= 8
+    for run in runs:
+        assert run["command"] in ("plan", "${plan}")  # nothing is ever applied
+        for own in run.get("variables", []):
+            assert set(own) <= set(VARIABLES) | {"__is_block__"}
+
+
 def test_every_output_says_what_it_is_for_and_none_is_a_secret() -> None:
     parsed = hcl2.loads((TERRAFORM / "outputs.tf").read_text("utf-8"))
     outputs = {name: body for block in parsed["output"] for name, body in block.items()}

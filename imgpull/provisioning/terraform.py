@@ -143,7 +143,9 @@ def version(limits: Limits) -> tuple[int, ...]:
     """The program's version; EngineUnavailable when it is not there or tells none."""
     program = find("terraform", INSTALL)
     code, out, errors = ask(
-        [program, "version", "-json"], environment=_environment(), limit_s=limits.az_s
+        [program, "version", "-json"],
+        environment={**os.environ, "CHECKPOINT_DISABLE": "1"},
+        limit_s=limits.az_s,
     )
     try:
         told = str(json.loads(out)["terraform_version"])
