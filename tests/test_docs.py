@@ -172,7 +172,9 @@ def run(command: str, project: Path) -> subprocess.CompletedProcess[str]:
 
 def not_printed(shown: list[str], printed: str) -> list[str]:
     """The shown lines that were not printed after those before them."""
-    lines, at, missing = [line.rstrip() for line in printed.splitlines()], 0, []
+    # Pages leave out the moment that begins a progress line without a terminal.
+    told = (re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", x) for x in printed.splitlines())
+    lines, at, missing = [line.rstrip() for line in told], 0, []
     for line in shown:
         pattern = ".*".join(re.escape(part) for part in line.rstrip().split("…"))
         found = (n for n, actual in enumerate(lines[at:], at + 1) if re.fullmatch(pattern, actual))
