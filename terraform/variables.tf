@@ -62,7 +62,7 @@ variable "sku_tier" {
   }
 
   validation {
-    # AKS docs, Pricing tiers: Free is for up to 1 000 nodes, and meant for 10 or fewer.
+    # AKS docs, Pricing tiers: Free is for up to 1 000 nodes, recommended for fewer than 10.
     condition     = var.sku_tier != "Free" || var.measured_node_count + var.system_node_count + 1 <= 1000
     error_message = "The Free tier ends at 1 000 nodes: sku_tier = \"Standard\"."
   }

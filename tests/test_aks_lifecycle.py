@@ -87,6 +87,19 @@ def test_what_is_made_and_its_cost_stand_there_before_the_question(
     assert "example.azurecr.io is a placeholder" in shown
 
 
+@pytest.mark.parametrize(
+    ("overrides", "is_told"),
+    [(["nodes=3"], False), (["nodes=10"], True),
+     (["nodes=10", "cluster.azure.sku_tier=Standard"], False)],
+)  # fmt: skip
+def test_a_control_plane_that_is_small_for_the_nodes_is_told_of(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch, overrides: list[str], is_told: bool
+) -> None:
+    answer(monkeypatch, "n")
+    ran = imgpull(azure.directory, "cluster", "up", *FITS, *overrides)
+    assert ("cluster.azure.sku_tier=Standard" in ran.out) is is_told
+
+
 def test_what_is_declined_leaves_nothing_anywhere(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,3 +88,22 @@ def test_another_region_is_another_cluster(azure: Azure, job: Job) -> None:
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     with pytest.raises(ConfigError):
         Place(name)
+
+
+def test_an_error_of_this_machine_tells_what_exists_and_how_to_remove_it(
+    azure: Azure, job: Job
+) -> None:
+    said: list[str] = []
+
+    def full(line: str) -> None:
+        said.append(line)
+        if line.startswith("azurerm_kubernetes_cluster.this: Creation complete"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        provisioning.ensure(job, full)
+    told = next(line for line in said if "what exists:" in line)
+    assert "azurerm_kubernetes_cluster.this" in told
+    assert any("imgpull cluster down aks_d4ds_v5 --yes" in line for line in said)
+    provisioning.give_back("aks_d4ds_v5", quiet)
+    assert azure.groups == {}

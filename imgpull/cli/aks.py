@@ -229,6 +229,9 @@ def _show(proposal: "Proposal", job: "Job | None") -> None:
     elif job is not None and missing_registry(job.cluster):
         typer.echo(f"  registry: none; {job.cluster.registry.server} is a placeholder: "
                    "cluster.registry.server=NAME.azurecr.io makes one")  # fmt: skip
+    if values["sku_tier"] == "Free" and values["measured_node_count"] >= 10:
+        typer.echo("  note:     AKS recommends its Free tier for fewer than 10 nodes: a slow API "
+                   "server is measured too; cluster.azure.sku_tier=Standard")  # fmt: skip
     typer.echo(f"  cost:     {_cost(proposal.machines, values['location'])}")
     typer.echo(f"  expiry:   {proposal.expiry}, then imgpull janitor --azure removes it\n")
 

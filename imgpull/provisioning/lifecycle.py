@@ -212,7 +212,7 @@ class _Work:
             wait_ready(self.place.kubeconfig, values["cluster_name"], values, self.say, self.limits)
         except ImgpullError as error:
             raise self._after_failure(error, values, is_new=is_new) from error
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, or an error of this machine: no reason to destroy
             self._tell_what_exists()
             raise
         return _provisioned(self.place, values, is_new=is_new)
