@@ -2,7 +2,7 @@
 
     python benchmarks/results.py [--pods N]
 
-Hides how so large a trial is made: as files, from one row a pod, without simulating it. Each step is
+Hides how so large a trial is made: as files, a row a pod, without simulating it. Each step is
 timed by itself, in seconds of this process's CPU (other work on the machine is not in it), the
 median of five; the loads of Python's modules are not in it.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from imgpull.analysis.busy import Busy, busy, read_series
+from imgpull.analysis.busy import ENOUGH, Busy, busy, read_series
 from imgpull.analysis.limits import Limits, read_limits
 from imgpull.analysis.stages import Stages, stages
 from imgpull.results.pulls_file import read_pulls
@@ -58,6 +58,7 @@ class _Account:
     seen: bool  # whether there were rates of nodes
     evidence: dict[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()  # limits of which the description says nothing
+    coarse: bool = False  # too few points of the series in a pull
     guessed: bool = False  # bytes came more slowly than any described limit
     disk_full: bool = False  # it wrote nearly all the time, and sometimes held others up
 
@@ -108,8 +109,9 @@ def _account(place: Path, record: JobRecord) -> _Account:
         )
         if limit is None
     )
+    coarse = bool(found) and max(each.intervals for each in found.values()) < ENOUGH
     return _Account(
-        shares, spent.pull_s / total_s, bool(found), evidence, unknown, guessed, disk_full
+        shares, spent.pull_s / total_s, bool(found), evidence, unknown, coarse, guessed, disk_full
     )
 
 
@@ -206,9 +208,12 @@ def _call(cell_id: str, name: str, trials: Sequence[_Account]) -> Call:
     unknown = sorted({limit for trial in trials for limit in trial.unknown}) if seen else []
     if unknown:
         evidence.append(f"not described, so not judged: {', '.join(unknown)}")
+    coarse = first in PULLING and any(trial.coarse for trial in trials)
+    if coarse:
+        evidence.append(f"series.csv has fewer than {ENOUGH} points in a pull: too few to be sure")
     guessed = first == "registry" and any(trial.guessed for trial in trials)
     ahead = all(_leads(trial.shares, first) for trial in trials)
-    sure = ahead and not (rivals or unknown or guessed)
+    sure = ahead and not (rivals or unknown or guessed or coarse)
     return Call(cell_id, name, first, sure, (*evidence, told), share, rivals)
 
 

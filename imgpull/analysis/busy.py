@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 # A disk that writes this share of what it can is full: it may hold others up.
 _FULL = 0.9
-_INTERVALS = 8
+ENOUGH = 8  # intervals of a series in a pull, to tell what went on
 # A described rate is right to this: a plateau within it is taken for the limit itself.
 PLATEAU = 0.85
 
@@ -42,6 +42,7 @@ class Busy:
     """Shares of a node's pulling time; None where a limit or its rates are unknown."""
 
     seconds: float
+    intervals: int  # of the series; of a few nobody can say what went on in them
     received_bytes: float
     nic: float | None
     egress: float | None  # the registry's to all nodes
@@ -160,6 +161,7 @@ def _busy(
     flowing = (receive > 0.3 * top) & (np.nan_to_num(one_core) < 0.5)
     return Busy(
         seconds=seconds,
+        intervals=len(part_s),
         received_bytes=received,
         nic=mean(_over(receive, limits.nic_bytes_s)),
         egress=mean(_over(everyone, limits.egress_bytes_s)),
@@ -168,8 +170,7 @@ def _busy(
         disk=mean(np.where(np.isnan(filled), np.nan, holding)),
         disk_written=mean(filled),
         unpack=unpack,
-        # Of a few intervals nobody can say whether bytes flowed or only came.
-        arriving=(mean(flowing.astype(np.float64)) or 0.0) if len(part_s) >= _INTERVALS else 0.0,
+        arriving=(mean(flowing.astype(np.float64)) or 0.0) if len(part_s) >= ENOUGH else 0.0,
     )
 
 
