@@ -227,16 +227,18 @@ def test_output_is_the_table_and_ends_with_the_summary(standard: Ended) -> None:
 
 
 def test_without_a_terminal_progress_is_one_plain_line_a_trial(standard: Ended) -> None:
-    lines = standard.err.splitlines()
+    # A step that takes long is told too, on a slow machine: a sign of life.
+    lines = [line for line in standard.err.splitlines() if "/4  " in line]
     assert len(lines) == 4
     for number, line in enumerate(lines, 1):
-        assert re.fullmatch(rf"{number}/4  r[15] q(5|10)  trial 1  valid, .* in [\d.]+ s", line)
+        trial = rf"{number}/4  r[15] q(5|10)  trial 1  valid, .* in [\d.]+ s"
+        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d  {trial}", line)
 
 
 def test_the_ledger_tells_the_sweep_from_plan_to_end(standard: Ended) -> None:
     told = [event["event"] for event in standard.events]
     each = ["started", "finished", "logged"]
-    assert told == ["sweep", *["planned"] * 4, "parent", *each * 4, "ended"]
+    assert told == ["sweep", *["planned"] * 4, "forecast", "parent", *each * 4, "ended"]
     assert standard.events[0]["arguments"] == list(MATRIX)
     planned = [event["trial_id"] for event in standard.events if event["event"] == "planned"]
     in_order = sorted(standard.records, key=lambda record: record.position)
