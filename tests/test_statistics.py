@@ -303,6 +303,28 @@ def test_an_effect_of_two_cells_is_their_paired_comparison(tmp_path: Path) -> No
         assert getattr(effect, name) == pytest.approx(getattr(told, name)), name
 
 
+def test_simulated_cells_that_repeat_each_other_make_nothing_surer(tmp_path: Path) -> None:
+    """Twelve cells with one luck tell the effect of nodes no better than two of them."""
+
+    def write(directory: Path, replicas: Sequence[int], engine: str) -> float:
+        luck = np.random.default_rng(3).normal(0, 0.1, (5, 2))  # one of each block and node count
+        order = itertools.product(range(5), enumerate((10, 20)), replicas)
+        for job, (block, (place, nodes), count) in enumerate(order):
+            write_trial(
+                directory / str(job), cell=f"{nodes}-{count}", trial=block + 1, engine=engine,
+                factors={**FACTORS, "nodes": nodes, "replicas": count},
+                values={("image_pull", "p50"): 10 * nodes * math.exp(luck[block, place])},
+            )  # fmt: skip
+        effect = next(one for one in effects(read_sweep(directory)) if one.factor == "nodes")
+        assert effect.low is not None
+        assert effect.high is not None
+        return effect.high / effect.low
+
+    alone = write(tmp_path / "two", (1,), "sim")
+    assert write(tmp_path / "twelve", (1, 2, 3, 4, 5, 6), "sim") == pytest.approx(alone)
+    assert write(tmp_path / "real", (1, 2, 3, 4, 5, 6), "docker") < alone
+
+
 def test_an_effect_that_is_not_the_same_everywhere_is_said(tmp_path: Path) -> None:
     def truth(chosen: Mapping[str, Any]) -> float:
         grows = 1.5 if (chosen["nodes"], chosen["replicas"]) == (20, 5) else 1.0

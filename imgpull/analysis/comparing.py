@@ -292,7 +292,8 @@ def _overall(pairs: Sequence[Pair], what: Quantity, paired: bool) -> Ratio | Non
     if len(steps) < 2:
         return None
     together = together and connected(cell, block, 2 * len(steps))
-    trials = Trials(np.asarray(logs), cell, block, [], [], 2 * len(steps), together)
+    simulated = all(trial.record.engine == "sim" for pair in pairs for trial in pair[0])
+    trials = Trials(np.asarray(logs), cell, block, [], [], 2 * len(steps), together, simulated)
     value, low, high, p = Model(trials).change(steps)
     sizes = (cell_count(cell, 0), cell_count(cell, 1))
     if math.isnan(p):

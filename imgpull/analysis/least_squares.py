@@ -1,7 +1,8 @@
 """Least squares of a sweep on the log scale: a mean for each cell, and for each block cells share.
 
 Hides the design and its error, which is what trials of one cell differ by: an effect that is not
-the same everywhere does not widen its own interval.
+the same everywhere does not widen its own interval. Simulated cells that share their luck repeat
+each other: there a block is one observation, however many cells it holds.
 """
 
 import math
@@ -35,6 +36,7 @@ class Trials:
     sizes: list[int]  # trials of each cell
     exact: int  # so many cells are known
     paired: bool
+    shared_luck: bool = False  # simulated: what a block does to one cell it does to others
 
 
 def gather(frame: pd.DataFrame, column: str) -> Trials | None:
@@ -64,6 +66,7 @@ def gather(frame: pd.DataFrame, column: str) -> Trials | None:
         [len(readings) for _, readings, _ in (*known, *bounded)],
         len(known),
         label is not None and connected(cell, block, len(known)),
+        bool((counted["engine"] == "sim").all()),
     )
 
 
@@ -102,6 +105,7 @@ class Model:
 
     def __init__(self, found: Trials) -> None:
         cells = found.exact
+        self._found = found
         design = _dummies(found.cell, range(cells))
         blocks = list(dict.fromkeys(found.block))[1:] if found.paired else []
         self._blocks = _dummies(found.block, blocks) if blocks else np.empty((len(design), 0))
@@ -120,6 +124,10 @@ class Model:
 
     def change(self, pairs: Sequence[tuple[int, int]]) -> tuple[float, float, float, float]:
         """The mean change of logs from one cell to another: value, low, high, p (NaN: unknown)."""
+        if self._found.paired and self._found.shared_luck:
+            told = self._by_block(pairs)
+            if told is not None:
+                return told
         if self._means is None:
             mean = float(np.mean([self._simple[b] - self._simple[a] for a, b in pairs]))
             return mean, math.nan, math.nan, math.nan
@@ -133,6 +141,36 @@ class Model:
         tested = self._means.t_test(contrast)
         low, high = tested.conf_int(1 - CONFIDENCE)[0]
         return float(tested.effect[0]), float(low), float(high), float(tested.pvalue)
+
+    def _by_block(
+        self, pairs: Sequence[tuple[int, int]]
+    ) -> tuple[float, float, float, float] | None:
+        """The same from one mean change a block, as cells that share their luck repeat each other.
+
+        None when fewer than two blocks hold all these cells.
+        """
+        found = self._found
+        places = zip(found.cell, found.block, strict=True)
+        logs = {place: float(log) for place, log in zip(places, found.logs, strict=True)}
+        used = {place for pair in pairs for place in pair}
+        blocks = [
+            block
+            for block in dict.fromkeys(found.block)
+            if all((place, block) in logs for place in used)
+        ]
+        if len(blocks) < 2:
+            return None
+        means = np.asarray(
+            [np.mean([logs[end, one] - logs[start, one] for start, end in pairs]) for one in blocks]
+        )
+        value = float(means.mean())
+        if np.ptp(means) < _NO_SPREAD:
+            return value, value, value, float(abs(value) < _NO_SPREAD)
+        from scipy import stats
+
+        tested = stats.ttest_1samp(means, 0.0)
+        interval = tested.confidence_interval(CONFIDENCE)
+        return value, float(interval.low), float(interval.high), float(tested.pvalue)
 
     def product_p(self, found: Trials, one: str, other: str) -> float | None:
         """The p of an F test of two factors' product; None where it cannot be tested."""

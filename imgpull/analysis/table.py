@@ -59,7 +59,8 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
     named = named or [("cell", [cell_text(cell, []) for cell in rows])]
     by_cell["half_interval"] = _half_intervals(by_cell)
     rows = [cell for _, cell in by_cell.iterrows()]
-    known = [item for item in _COLUMNS if item[1] != "half_interval" or _repeats(by_cell)]
+    left_out = "half_interval" if not _repeats(by_cell) else "cold_share" * _all_cold(by_cell)
+    known = [item for item in _COLUMNS if item[1] != left_out]
     columns = [(f"\n{name}", texts) for name, texts in named] + [
         (_header(by_cell, header, count), [_number(cell, column) for cell in rows])
         for header, column, count in known
@@ -92,6 +93,12 @@ def _half_intervals(by_cell: pd.DataFrame) -> "pd.Series[float]":
 
 def _repeats(by_cell: pd.DataFrame) -> bool:
     return bool(by_cell["image_pull_p50_low_s"].notna().any())
+
+
+def _all_cold(by_cell: pd.DataFrame) -> bool:
+    """Whether the column has nothing to tell, so that the interval may have its place."""
+    known = by_cell.loc[by_cell["n_trials"] > 0, "cold_share"]
+    return bool((known == 1).all())
 
 
 def _width(columns: list[tuple[str, list[str]]]) -> int:
@@ -142,6 +149,8 @@ def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame, hidden: list[str]) -> l
     if (by_cell["n_trials"] > 1).any():
         also = "; ± is the 95 % interval of the pull's p50, by trials" * _repeats(by_cell)
         lines.append(f"numbers are medians over the trials that count{also}")
+    if _repeats(by_cell) and _all_cold(by_cell):
+        lines.append("every pull was cold")
     if by_cell["slo_missed"].any():
         lines.append("* slo missed: a startup limit, wait or threshold; a result, no fault")
     if hidden:
