@@ -81,11 +81,8 @@ def _rng(*parts: object) -> np.random.Generator:
 
 def rows(sweeps: int = SWEEPS) -> Iterator[Row]:
     """Every figure, in the order of the table."""
-    yield from coverage(sweeps)
-    yield from ratio_coverage(sweeps)
-    yield from false_alarms(sweeps)
-    yield from slowdowns_found(sweeps)
-    yield from power(sweeps)
+    for part in PARTS.values():
+        yield from part(sweeps)
 
 
 def coverage(sweeps: int) -> Iterator[Row]:
@@ -181,27 +178,31 @@ def slowdowns_found(sweeps: int) -> Iterator[Row]:
 
 
 def power(sweeps: int) -> Iterator[Row]:
-    """What the plan promises with 80 % power is found so often."""
+    """What the plan promises with 80 % power is found so often, with and without pairs."""
     generator = Generator()
-    for n in (4, 5, 10):
-        smallest = detectable(generator.spread, n)
-        assert smallest is not None
-        what = f"compare finds the plan's smallest difference, +{smallest:.1%}"
-        yield Row(what, str(n), _found(generator, n, smallest, sweeps), 0.76, 0.84)
-    needed = trials_needed(0.10, generator.spread)
-    assert needed is not None
-    what = "compare finds +10% with the trials of target_effect=10%"
-    yield Row(what, str(needed), _found(generator, needed, 0.10, sweeps), 0.78, 0.86)
+    for paired in (False, True):
+        how = "pairs" if paired else "no pairs"
+        for n in (5, 10):
+            smallest = detectable(generator.spread, n, paired)
+            assert smallest is not None
+            what = f"compare finds the plan's smallest difference, +{smallest:.1%} ({how})"
+            share = _found(generator, n, smallest, sweeps, paired)
+            yield Row(what, str(n), share, 0.76, 0.84)
+        needed = trials_needed(0.10, generator.spread, paired)
+        assert needed is not None
+        what = f"compare finds +10% with the trials of target_effect=10% ({how})"
+        share = _found(generator, needed, 0.10, sweeps, paired)
+        yield Row(what, str(needed), share, 0.78, 0.86)
 
 
-def _found(generator: Generator, n: int, slower: float, sweeps: int) -> float:
-    rng = _rng("power", n, slower)
-    return _share(
-        lambda: (
-            _verdict(_readings(generator, rng, n), _readings(generator, rng, n, slower)) == SLOWER
-        ),
-        sweeps // 2,
-    )
+def _found(generator: Generator, n: int, slower: float, sweeps: int, paired: bool) -> float:
+    rng = _rng("power", n, slower, paired)
+
+    def slower_is_said() -> bool:
+        before, after = _readings(generator, rng, n), _readings(generator, rng, n, slower)
+        return _verdict(before, after, paired) == SLOWER
+
+    return _share(slower_is_said, sweeps // 2)
 
 
 def _readings(
@@ -210,8 +211,8 @@ def _readings(
     return [Reading(float(value)) for value in generator.trials(rng, n, slower)]
 
 
-def _verdict(before: list[Reading], after: list[Reading]) -> str:
-    found = slowdown(before, after, paired=False)
+def _verdict(before: list[Reading], after: list[Reading], paired: bool) -> str:
+    found = slowdown(before, after, paired=paired)
     return verdict_of(found, found.p, SAME_WITHIN)[0]
 
 
@@ -230,14 +231,25 @@ def _share(happens: Callable[[], bool], sweeps: int) -> float:
     return sum(happens() for _ in range(sweeps)) / sweeps
 
 
+PARTS = {
+    "coverage": coverage,
+    "ratios": ratio_coverage,
+    "false_alarms": false_alarms,
+    "slowdowns": slowdowns_found,
+    "power": power,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweeps", type=int, default=SWEEPS)
-    sweeps = parser.parse_args().sweeps
+    parser.add_argument("--part", choices=PARTS, help="default: all")
+    asked = parser.parse_args()
+    sweeps = asked.sweeps
     print(f"| {sweeps} simulated sweeps each | trials | found | wanted | |")
     print("|---|---:|---:|---:|---|")
     missed = 0
-    for row in rows(sweeps):
+    for row in PARTS[asked.part](sweeps) if asked.part else rows(sweeps):
         mark = "" if row.holds else "MISSED"
         missed += not row.holds
         wanted = f"{100 * row.low:.0f} to {100 * row.high:.0f} %"
