@@ -72,15 +72,17 @@ def calls(sweep_dir: Path) -> list[Call]:
         last[job] = place, read_record(place)
     for place, record in last.values():
         cells.setdefault((record.cell_id, record.name), []).append((place, record))
-    return [
-        _call(cell_id, name, [_account(*trial) for trial in trials if trial[1].counts])
-        for (cell_id, name), trials in cells.items()
-    ]
+    found = []
+    for (cell_id, name), trials in cells.items():
+        counted = [trial for trial in trials if trial[1].counts]
+        # A cell is one description: its trials' configurations differ in their number alone.
+        limits = read_limits(counted[0][0] / "config.resolved.yaml") if counted else Limits()
+        found.append(_call(cell_id, name, [_account(*trial, limits) for trial in counted]))
+    return found
 
 
-def _account(place: Path, record: JobRecord) -> _Account:
+def _account(place: Path, record: JobRecord, limits: Limits) -> _Account:
     """Divide one trial's time among the limits."""
-    limits = read_limits(place / "config.resolved.yaml")
     pods, pulls = read_pods(place / "pods.csv"), read_pulls(place / "pulls.csv")
     spent = stages(pods, pulls, limits, real=record.engine != "sim")
     total_s = spent.total_s
