@@ -116,7 +116,9 @@ def _tell(events: Iterable[Mapping[str, Any]], started_at: datetime | None) -> l
         if message is None:
             continue
         container = about.get("fieldPath", "").partition("{")[2].rstrip("}")
-        told = containers.setdefault((*pod, container), _Told(*pod, container))
+        told = containers.get((*pod, container))
+        if told is None:
+            told = containers[(*pod, container)] = _Told(*pod, container)
         told.uid = about.get("uid") or told.uid
         source = event.get("source") or {}
         told.node = source.get("host") or told.node
