@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python run.py -m replicas=1,5 qps=5,10
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not prometheus and not containerd and not browser"
+	$(BIN)/python -m pytest -n auto -m "not slow and not prometheus and not containerd and not browser"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -229,7 +229,7 @@ TOKEN = jwt(iss="https://sts.windows.net/x", exp=2e9)
         ("    token: abcdefgh12345678", "abcdefgh12345678"),
         ("password: 'hunter2-hunter2'", "hunter2-hunter2"),
         ("proxy http://ann:hunter2@proxy:8080/ refused", "hunter2"),
-        (PAIR.key, PAIR.key.splitlines()[1]),
+        pytest.param(PAIR.key, PAIR.key.splitlines()[1], id="a private key"),  # made anew each time
     ],
 )
 def test_what_looks_like_a_secret_is_redacted_whoever_s_it_is(line: str, secret: str) -> None:
