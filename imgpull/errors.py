@@ -6,7 +6,7 @@ ImgpullError(message, hint)      str() is "message\\n  hint"
 ├── EngineUnavailable   nothing ran yet                         -> install, log in, pick another
 ├── EngineFailed        it ran and broke                        -> read the named log
 ├── ReportError         a report is missing or of unknown shape -> version, or wrong directory
-├── LedgerError         a sweep's ledger takes no line          -> free the disk, `imgpull resume DIR`
+├── LedgerError         a sweep's ledger takes no line          -> mend, `imgpull resume DIR`
 └── TrackingError       the record is safe, MLflow is not       -> `imgpull log DIR` later
 
 Numbers that would mislead are a verdict (results), never an exception.

@@ -112,7 +112,13 @@ def test_a_key_may_have_a_value_in_one_cell_and_none_in_the_next() -> None:
 
 # Any expression, against Python's own arithmetic
 
-NAMES: dict[str, Fraction | int] = {"deployments": 10, "replicas": 5, "nodes": 20, "trials": 3, "qps": Fraction(5, 2)}
+NAMES: dict[str, Fraction | int] = {
+    "deployments": 10,
+    "replicas": 5,
+    "nodes": 20,
+    "trials": 3,
+    "qps": Fraction(5, 2),
+}
 Meant = tuple[str, Callable[[], Any]]
 
 
