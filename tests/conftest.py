@@ -5,6 +5,7 @@ Hides Hydra's global state: each composition enters and leaves it, so no test ca
 
 import os
 import re
+import signal
 from collections.abc import Callable, Generator
 from copy import deepcopy
 from functools import cache
@@ -28,6 +29,10 @@ ROOT = Path(__file__).parents[1]
 # Two busy cores make single examples slow now and then: a deadline would only flicker.
 settings.register_profile("imgpull", deadline=None)
 settings.load_profile("imgpull")
+
+
+# Workers of xdist ignore Ctrl-C, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
