@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from imgpull import analysis, pipeline, tracking
 from imgpull.config import schema
@@ -134,7 +135,11 @@ def _in(root: Path) -> Iterator[None]:
         patch.setattr(tracked, "ROOT", root)
         patch.setattr(replaying, "ROOT", root)
         pipeline.git_state.cache_clear()
+        # A command begins without what another test has composed.
+        known = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
         yield
+        GlobalHydra.instance().hydra = known
 
 
 @contextlib.contextmanager

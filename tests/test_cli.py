@@ -77,7 +77,6 @@ REFUSED = {
     "bundles of what renders none": (
         ["until=render", "engine=replay", f"engine.report={REPLAY}"], "renders nothing",
     ),
-    "what is not built yet": (["until=plan"], "choose until=render or until=run"),
     "a missing value": (["engine=replay"], "engine.report"),
     "an unknown flag": (["--nonsense"], "unrecognized arguments"),
     "two flags that exclude each other": (["--cfg", "job", "--multirun"], "Only one of"),

@@ -22,7 +22,7 @@ from imgpull.cluster import permissions
 from imgpull.cluster.kube import ApiError, Kube
 from imgpull.cluster.ownership import IMGPULL, MANAGED_BY, SYSTEM_NAMESPACE, TRIAL_COLLECTIONS
 from imgpull.config import schema
-from imgpull.engines import jobpod, jobspec
+from imgpull.engines import incluster, jobpod, jobspec
 from imgpull.engines.incluster import JobRunner
 from imgpull.engines.podlog import LogReader
 from imgpull.engines.running import Request, Stack, silent
@@ -88,6 +88,7 @@ class Ground:
 
 @pytest.fixture
 def ground(apiserver: ApiServer, kube: Kube, tmp_path: Path) -> Iterator[Ground]:
+    incluster._PROBED.clear()  # a port of an earlier test's server is another server now
     made = Ground(apiserver, kube, tmp_path)
     with made.jobs:
         yield made
