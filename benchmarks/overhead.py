@@ -94,7 +94,7 @@ def _first_trial(copy: Path) -> float:
         line = process.stderr.readline()
         seconds = time.perf_counter() - begun
         process.stderr.read()
-    if not line.startswith("1/1") or process.returncode:
+    if "  1/1  " not in line or process.returncode:
         raise SystemExit(f"the first trial did not finish: {line}")
     return seconds
 
