@@ -1,7 +1,5 @@
 """Bottleneck calls: right where the truth is known, unsure at ties, silent without evidence."""
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmarked import benchmark
 from builders import pull, write_trial
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,14 +26,7 @@ MB = 10**6
 @pytest.fixture(scope="module")
 def scored() -> ModuleType:
     """benchmarks/bottlenecks.py, which draws cells and knows their bottleneck."""
-    path = ROOT / "benchmarks" / "bottlenecks.py"
-    spec = importlib.util.spec_from_file_location("bottlenecks", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bottlenecks"] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("bottlenecks")
 
 
 def check(scored: ModuleType, cells: int, ties: int, seed: int) -> tuple[float, int, int]:

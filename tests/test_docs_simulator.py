@@ -1,12 +1,11 @@
 """docs/simulator.md shows what the simulator computes: published pull times and its own."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmarked import benchmark
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGE = (PROJECT / "docs" / "simulator.md").read_text("utf-8")
@@ -14,15 +13,7 @@ PAGE = (PROJECT / "docs" / "simulator.md").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def published() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "published", PROJECT / "benchmarks" / "published.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("published")
 
 
 def test_the_page_shows_the_table_that_the_simulator_gives(published: ModuleType) -> None:

@@ -2,14 +2,12 @@
 
 import contextlib
 import csv
-import importlib.util
 import io
 import json
 import math
 import platform
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmarked import benchmark
 from builders import write_trial
 from commands import copy_project, imgpull, python, run_py
 from hypothesis import given
@@ -680,15 +679,7 @@ def test_prices_of_the_project_make_a_cost_and_change_no_cell(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def predictions() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "predictions", ROOT / "benchmarks" / "predictions.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["predictions"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("predictions")
 
 
 def test_the_page_shows_how_predictions_did_on_real_trials(predictions: ModuleType) -> None:

@@ -43,6 +43,11 @@ class SweepSettings:
     max_cost: float | None
     target_effect: float | None = None  # the smallest slowdown it should be able to show
 
+    @property
+    def trial_numbers(self) -> range:
+        """The trials of each cell, by number."""
+        return range(self.first_trial, self.first_trial + self.trials)
+
 
 def settings_from(values: Mapping[str, Any]) -> SweepSettings:
     """The settings of a resolved configuration; ConfigError names the key and the fix."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from imgpull.results.record import JobRecord
 from imgpull.sweep.ledger import Event
+from imgpull.sweep.words import counted
 
 _SHOWN = 8  # cells
 
@@ -24,7 +25,7 @@ def _excluded(events: Sequence[Event]) -> list[str]:
         return []
     by = Counter(str(each["by"]) for each in excluded)
     told = ", ".join(f"{count} by '{expression}'" for expression, count in by.most_common())
-    return [f"{_count(len(excluded), 'combination')} excluded: {told}"]
+    return [f"{counted(len(excluded), 'combination')} excluded: {told}"]
 
 
 def _undone(events: Sequence[Event], recorded: set[str]) -> list[str]:
@@ -38,7 +39,7 @@ def _undone(events: Sequence[Event], recorded: set[str]) -> list[str]:
     named = [f"{name} ({_trials(numbers)})" for name, numbers in cells.items()]
     rest = len(named) - _SHOWN
     told = "; ".join(named[:_SHOWN]) + f"; and {rest} more cells" * (rest > 0)
-    return [f"{_count(len(left), 'trial')} not done{_why(events)}: {told}"]
+    return [f"{counted(len(left), 'trial')} not done{_why(events)}: {told}"]
 
 
 def _why(events: Sequence[Event]) -> str:
@@ -50,7 +51,3 @@ def _why(events: Sequence[Event]) -> str:
 
 def _trials(numbers: Sequence[int]) -> str:
     return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, sorted(numbers)))}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number > 1)}"

@@ -56,6 +56,7 @@ from imgpull.sweep.resume import (
 )
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
+from imgpull.sweep.words import counted
 
 
 class Finished(SystemExit):
@@ -125,8 +126,7 @@ def _run(
         return _show_plan(matrix, config, settings)
     with ExitStack() as held:
         earlier = _take_up(held, config, cells, settings)
-        trials = range(settings.first_trial, settings.first_trial + settings.trials)
-        plan = plan_trials(cells, trials, settings.order, settings.seed, earlier)
+        plan = plan_trials(cells, settings.trial_numbers, settings.order, settings.seed, earlier)
         if earlier and earlier.ended and not plan:
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK
@@ -183,8 +183,7 @@ def _show_plan(matrix: Matrix, config: DictConfig, settings: SweepSettings) -> i
     earlier = _find_earlier(config, matrix.cells, settings)
     if not earlier:
         require_free(config)
-    trials = range(settings.first_trial, settings.first_trial + settings.trials)
-    plan = plan_trials(matrix.cells, trials, settings.order, settings.seed, earlier)
+    plan = plan_trials(matrix.cells, settings.trial_numbers, settings.order, settings.seed, earlier)
     begun = earlier.directory if earlier else None
     return forecast.show(matrix, plan, settings, config, begun=begun)
 
@@ -260,18 +259,14 @@ def _take_up(
     earlier = read_earlier(directory, ledger.read())
     asked = {cell.cell_id for cell in cells}
     if new := asked - earlier.cells:
-        _tell(f"continuing {directory}: {_count(len(new), 'cell')} new to it")
+        _tell(f"continuing {directory}: {counted(len(new), 'cell')} new to it")
     if more := earlier.cells - asked:
-        _tell(f"continuing {directory}: {_count(len(more), 'further cell')} left as they are")
+        _tell(f"continuing {directory}: {counted(len(more), 'further cell')} left as they are")
     return earlier
 
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number > 1)}"
 
 
 def _find_earlier(

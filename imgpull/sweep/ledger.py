@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imgpull.errors import ConfigError, LedgerError
+from imgpull.sweep.moments import SessionClock
 
 SCHEMA = 1
 NAME = "ledger.jsonl"
@@ -169,13 +170,14 @@ def _write_whole(descriptor: int, content: bytes) -> None:
 
 
 def sessions(events: Iterable[Event]) -> list[list[Event]]:
-    """The events cut into sessions. Clusters are `held` before the `sweep` line is written."""
+    """The events cut into sessions."""
     found: list[list[Event]] = []
+    clock = SessionClock()
     for event in events:
-        kind = event["event"]
-        over = {"sweep": ("sweep",), "held": ("sweep", "given back")}.get(kind, ())
-        if not found or (over and any(each["event"] in over for each in found[-1])):
+        if not found or clock.is_over_at(event):
             found.append([])
+            clock = SessionClock()
+        clock.take(event)
         found[-1].append(event)
     return found
 

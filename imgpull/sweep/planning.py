@@ -71,7 +71,7 @@ def show_sweep(directory: Path, form: str) -> int:
 
 def _show(asked: _Asked, earlier: Earlier | None, command: str, form: str) -> int:
     matrix, settings = asked.matrix, asked.settings
-    trials = range(settings.first_trial, settings.first_trial + settings.trials)
+    trials = settings.trial_numbers
     plan = plan_trials(matrix.cells, trials, settings.order, settings.seed, earlier)
     begun = earlier.directory if earlier else None
     root = begun.parent if begun else asked.root

@@ -76,7 +76,7 @@ def sensitivity(
         count = sum(len(values) for values in groups)
         basis = f"spread {100 * spread:.2g} %, of {count} earlier trials"
     paired = settings.order == "blocks"
-    last = settings.first_trial + settings.trials - 1
+    last = settings.trial_numbers[-1]
     target = settings.target_effect
     return Sensitivity(
         trials=last,
