@@ -44,6 +44,7 @@ class Store:
         self._objects: dict[tuple[str, str], dict[tuple[str, str], Stored]] = {}
         self._dependents: dict[str, set[Place]] = {}  # by the uid of their owner
         self._orphaning: set[str] = set()  # uids whose dependents stay
+        self._collected: set[str] = set()  # uids of owners that are gone
         self._emptied: set[str] = set()  # uids of namespaces whose contents were told to go
         for resource in built_in():
             self.resources[resource.group, resource.plural] = resource
@@ -250,6 +251,11 @@ class Store:
                 there[place.key] = new
                 self.history.append(Change(self.version, place.collection, old, new))
             self._follow(place, old, new, ends=ends)
+            # As the garbage collector does with what a controller made too late.
+            owners = {each["uid"] for each in new.meta.get("ownerReferences") or ()}
+            if old is None and not ends and owners and owners <= self._collected:
+                self.delete(Place(*place.collection, *place.key), {})
+                return copy.deepcopy(content)
         self.changed()
         if old is None and not ends:
             self.created(copy.deepcopy(content))
@@ -272,6 +278,8 @@ class Store:
         self._index(here, new, ends=ends)
         dependents = self._dependents.pop(new.meta["uid"], set()) if ends else set()
         if new.meta["uid"] not in self._orphaning:
+            if ends:
+                self._collected.add(new.meta["uid"])
             for each in dependents:
                 if self.find(each):
                     self.delete(each, {})

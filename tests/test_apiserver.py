@@ -130,6 +130,12 @@ def test_dependents_go_with_their_owner(apiserver: ApiServer, kube: Kube, propag
         apiserver.put(pod(name, ownerReferences=[mine]))
     kube.delete(f"{daemonsets}/d", propagation=propagation)
     assert bool(apiserver.all(PODS)) is (propagation == "Orphan")
+    # What a controller makes when its owner has gone already goes the same way.
+    late = {**reference, "uid": owner["metadata"]["uid"]}
+    apiserver.put(pod("late", ownerReferences=[late]))
+    assert ("late" in [p["metadata"]["name"] for p in apiserver.all(PODS)]) is (
+        propagation == "Orphan"
+    )
 
 
 def test_a_kind_is_served_once_its_crd_is_there(apiserver: ApiServer, kube: Kube) -> None:

@@ -158,6 +158,15 @@ def test_a_resume_keeps_what_is_done_and_plans_the_rest_anew() -> None:
     assert stands.spent_s == pytest.approx(13 + 1)  # the pause between them is not spent
 
 
+def test_a_trial_cut_off_in_its_second_attempt_is_left_by_the_next_session() -> None:
+    again = told("started", 20, **of(0, 2))
+    before = [told("sweep"), *plan(0), told("started", 0, **of(0)), finished(0, 10, 10.0, "failed")]
+    ends = finished(0, 10, 10.0, "invalid")
+    for end in (before[-1], ends):
+        stands = Course([*before[:-1], end, again, told("sweep", 99)]).standing(NOW + 100)
+        assert (stands.planned, stands.done, stands.again) == (0, 0, 0)
+
+
 def test_fewer_trials_asked_for_are_fewer_left() -> None:
     events = [told("sweep"), *plan(0, 1, 2), finished(0, 1, 1.0), told("sweep"), *plan(1)]
     stands = Course(events).standing(NOW)

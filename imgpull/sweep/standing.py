@@ -214,8 +214,10 @@ class Course:
         past = []
         for (trial_id, _), event in self._attempts.items():
             wall_s = number(event.get("wall_s"))
-            if wall_s is not None and event.get("verdict") != "failed":
-                past.append(Past(trial_id, self._trials[trial_id].cell_id, max(wall_s, 0.0)))
+            # A trial that ran again and was cut off is in no plan until the next session has one.
+            trial = self._trials.get(trial_id) or _trial(event)
+            if trial and wall_s is not None and event.get("verdict") != "failed":
+                past.append(Past(trial_id, trial.cell_id, max(wall_s, 0.0)))
         pace = Pace(self._lanes, self._starts, tuple(self._pauses_s))
         return left_s(coming, past, self._expected_s, pace)
 
