@@ -34,8 +34,8 @@ from imgpull.engines import Outcome  # noqa: E402
 from imgpull.engines.sim.rehearsal import sleeps_s  # noqa: E402
 from imgpull.results.record import read_measurements  # noqa: E402
 from imgpull.results.seen import read_pods  # noqa: E402
+from imgpull.sweep.forecasting.predicting import predict, rehearsed, simulated_job  # noqa: E402
 from imgpull.sweep.plan import Cell  # noqa: E402
-from imgpull.sweep.predicting import predict, rehearsed, simulated_job  # noqa: E402
 
 TRIALS = ROOT / "tests" / "data" / "trials"
 

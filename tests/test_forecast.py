@@ -33,15 +33,15 @@ from imgpull.config.sweeping import SweepSettings
 from imgpull.engines.sim.rehearsal import rehearse, sleeps_s
 from imgpull.errors import ConfigError
 from imgpull.results.record import JobRecord, read_record
-from imgpull.sweep import plan_page
-from imgpull.sweep.forecast import Forecast, cost_per_hour, forecast
-from imgpull.sweep.history import earlier_trials
+from imgpull.sweep.forecasting import page as plan_page
+from imgpull.sweep.forecasting.forecast import Forecast, cost_per_hour, forecast
+from imgpull.sweep.forecasting.history import earlier_trials
+from imgpull.sweep.forecasting.overheads import DRY_RUN, PROMETHEUS, occasional, overheads
+from imgpull.sweep.forecasting.predicting import Prediction
+from imgpull.sweep.forecasting.prices import PRICES, Prices, read_prices
+from imgpull.sweep.forecasting.spend import pools, pulled_bytes, rows, total, totals
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.overheads import DRY_RUN, PROMETHEUS, occasional, overheads
 from imgpull.sweep.plan import Cell, Excluded, Matrix, Planned, plan_trials
-from imgpull.sweep.predicting import Prediction
-from imgpull.sweep.prices import PRICES, Prices, read_prices
-from imgpull.sweep.spend import pools, pulled_bytes, rows, total, totals
 
 ROOT = Path(__file__).parents[1]
 REAL = schema.BinaryEngine()

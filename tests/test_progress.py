@@ -23,11 +23,11 @@ from test_results import RECORD
 
 from imgpull.config.job import Job
 from imgpull.results.record import JobRecord
-from imgpull.sweep.display import Frame, live
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.plan import Cell, Planned
-from imgpull.sweep.progress import Beat, Progress
-from imgpull.sweep.standing import Course
+from imgpull.sweep.watching.display import Frame, live
+from imgpull.sweep.watching.progress import Beat, Progress
+from imgpull.sweep.watching.standing import Course
 
 QUICK = Beat(refresh_s=0.01, first_s=0.05, step_s=0.1, same_s=0.3)
 STILL = Beat(refresh_s=60)  # nothing is shown but what is told

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgpull.results.record import COUNTED, VERDICTS
-from imgpull.sweep import standing as standing_module
-from imgpull.sweep.eta import Coming, Pace, Past, left_s
 from imgpull.sweep.ledger import elapsed_s
-from imgpull.sweep.standing import Course
-from imgpull.sweep.words import about, one_line
+from imgpull.sweep.watching import standing as standing_module
+from imgpull.sweep.watching.eta import Coming, Pace, Past, left_s
+from imgpull.sweep.watching.standing import Course
+from imgpull.sweep.watching.words import about, one_line
 
 BEGUN = datetime(2026, 11, 24, 20, tzinfo=UTC)
 NOW = BEGUN.timestamp()

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from imgpull.errors import ReportError
 from imgpull.sweep.ledger import NAME, Ledger
-from imgpull.sweep.status import newest_sweep, read_status
+from imgpull.sweep.watching.status import newest_sweep, read_status
 
 SWEEP = ("-m", "replicas=1,2", "deployments=2", "nodes=2", "tracking=none", "order=as_given")
 
@@ -370,7 +370,8 @@ def test_without_any_sweep_there_is_none_to_tell_of(tmp_path: Path) -> None:
 def test_status_takes_no_lock_away_from_a_sweep(tmp_path: Path) -> None:
     """However often it is asked meanwhile, a sweep that begins gets its ledger."""
     sweep = write(tmp_path / "s", *begun())
-    ask = "import sys; from pathlib import Path; from imgpull.sweep.status import read_status\n"
+    ask = "import sys; from pathlib import Path\n"
+    ask += "from imgpull.sweep.watching.status import read_status\n"
     ask += "while True: read_status(Path(sys.argv[1]))"
     asking = [subprocess.Popen([sys.executable, "-c", ask, str(sweep)]) for _ in range(2)]
     try:

@@ -243,7 +243,7 @@ def _machines_text(values: Mapping[str, Any]) -> str:
 
 
 def _prices() -> "tuple[Callable[[str, str], float | None], str]":
-    from imgpull.sweep.prices import read_prices
+    from imgpull.sweep.forecasting.prices import read_prices
 
     told = read_prices()
 

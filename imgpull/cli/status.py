@@ -23,8 +23,8 @@ def status(
     watch: Annotated[bool, typer.Option(help="Again every two seconds, until it ends.")] = False,
 ) -> None:
     """Say how a sweep stands: trials done, running and left, verdicts, time left, limits."""
-    from imgpull.sweep import status as sweeps
-    from imgpull.sweep import status_page
+    from imgpull.sweep.watching import page as status_page
+    from imgpull.sweep.watching import status as sweeps
 
     directory = directory or sweeps.newest_sweep(Path("multirun"))
     while True:

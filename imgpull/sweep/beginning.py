@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from imgpull import pipeline
 from imgpull.config.sweeping import SweepSettings
-from imgpull.sweep import forecast
+from imgpull.sweep.forecasting import forecast
 from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
 from imgpull.sweep.plan import Matrix, Planned, matrix_id, names

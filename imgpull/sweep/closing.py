@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from imgpull.results.record import JobRecord
 from imgpull.sweep.ledger import Event
-from imgpull.sweep.words import counted
+from imgpull.sweep.watching.words import counted
 
 _SHOWN = 8  # cells
 

@@ -25,10 +25,11 @@ from imgpull.config import schema
 from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Session
 from imgpull.errors import ConfigError, ImgpullError
-from imgpull.sweep import forecast, workers
+from imgpull.sweep import workers
 from imgpull.sweep.beginning import Request, begin
 from imgpull.sweep.differing import refusal
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
+from imgpull.sweep.forecasting import forecast
 from imgpull.sweep.launching import launch
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits, earlier_spending, require_prices
@@ -44,7 +45,6 @@ from imgpull.sweep.plan import (
     plan_trials,
     sweep_name,
 )
-from imgpull.sweep.progress import Progress
 from imgpull.sweep.rebuilding import rebuild
 from imgpull.sweep.resume import (
     Asked,
@@ -56,7 +56,8 @@ from imgpull.sweep.resume import (
 )
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
-from imgpull.sweep.words import counted
+from imgpull.sweep.watching.progress import Progress
+from imgpull.sweep.watching.words import counted
 
 
 class Finished(SystemExit):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imgpull.errors import ConfigError
-from imgpull.sweep import forecast
+from imgpull.sweep.forecasting import forecast
 from imgpull.sweep.ledger import Event, elapsed_s
 from imgpull.sweep.plan import Planned
 

@@ -24,7 +24,7 @@ from imgpull.errors import ConfigError
 from imgpull.sweep.composing import Composer, composer
 from imgpull.sweep.exclude import Exclusion, exclusion
 from imgpull.sweep.plan import Cell, Excluded, Matrix
-from imgpull.sweep.progress import Progress
+from imgpull.sweep.watching.progress import Progress
 
 Swept = tuple[tuple[str, str], ...]  # (key, level) of what varies in the matrix
 

@@ -16,10 +16,10 @@ from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.errors import ConfigError
 from imgpull.sweep.again import last_command
 from imgpull.sweep.differing import refusal
+from imgpull.sweep.forecasting.page import show
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.matrix import checked_matrix
 from imgpull.sweep.plan import Matrix, matrix_id, plan_trials
-from imgpull.sweep.plan_page import show
 from imgpull.sweep.resume import Asked, Earlier, find_earlier
 
 if TYPE_CHECKING:

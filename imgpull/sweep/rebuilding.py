@@ -14,7 +14,7 @@ from imgpull.config import job as jobs
 from imgpull.config.sweeping import settings_from
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord, job_directories, read_record
-from imgpull.sweep import forecast
+from imgpull.sweep.forecasting import forecast
 from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
 from imgpull.sweep.workers import finished_event

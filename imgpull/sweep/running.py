@@ -22,9 +22,9 @@ from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, Conclusion, conclude
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits
 from imgpull.sweep.plan import Planned
-from imgpull.sweep.progress import Progress
 from imgpull.sweep.stopping import Stopping
 from imgpull.sweep.tracked import Tracked
+from imgpull.sweep.watching.progress import Progress
 
 Launch = Callable[[Sequence[Planned]], None]
 

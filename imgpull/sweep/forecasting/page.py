@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from imgpull import units
 from imgpull.config.sweeping import KEYS, SweepSettings
+from imgpull.sweep.forecasting.report import PlanReport, make, notes
+from imgpull.sweep.forecasting.spend import Row, Total, total
 from imgpull.sweep.plan import Matrix, Planned
-from imgpull.sweep.plan_report import PlanReport, make, notes
-from imgpull.sweep.progress import Progress
-from imgpull.sweep.spend import Row, Total, total
+from imgpull.sweep.watching.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,7 @@ def show(
 
         print_page(report, Console(highlight=False))
     else:
-        from imgpull.sweep import plan_files
+        from imgpull.sweep.forecasting import files as plan_files
 
         print(plan_files.as_csv(report) if form == "csv" else plan_files.as_json(report), end="")
     return 0

@@ -9,9 +9,9 @@ import io
 import json
 from typing import Any
 
+from imgpull.sweep.forecasting.report import PlanReport, notes, overheads_of
+from imgpull.sweep.forecasting.spend import Row, Total
 from imgpull.sweep.plan import factor_levels
-from imgpull.sweep.plan_report import PlanReport, notes, overheads_of
-from imgpull.sweep.spend import Row, Total
 
 SCHEMA = 1
 

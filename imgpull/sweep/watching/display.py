@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgpull import units
-from imgpull.sweep.standing import Standing
-from imgpull.sweep.words import about, clock, one_line
+from imgpull.sweep.watching.standing import Standing
+from imgpull.sweep.watching.words import about, clock, one_line
 
 if TYPE_CHECKING:
     from rich.text import Text

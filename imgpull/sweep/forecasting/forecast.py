@@ -15,11 +15,11 @@ from imgpull import engines
 from imgpull.config.job import Job
 from imgpull.config.sweeping import SweepSettings
 from imgpull.results.record import JobRecord
-from imgpull.sweep.history import earlier_trials
-from imgpull.sweep.overheads import occasional
+from imgpull.sweep.forecasting.history import earlier_trials
+from imgpull.sweep.forecasting.overheads import occasional
+from imgpull.sweep.forecasting.predicting import Prediction, Say, predict
+from imgpull.sweep.forecasting.prices import Prices, read_prices
 from imgpull.sweep.plan import Cell, Matrix, Planned
-from imgpull.sweep.predicting import Prediction, Say, predict
-from imgpull.sweep.prices import Prices, read_prices
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def show(
 
     `begun` is the sweep that the plan continues.
     """
-    from imgpull.sweep import plan_page, plan_report
+    from imgpull.sweep.forecasting import page as plan_page
+    from imgpull.sweep.forecasting import report as plan_report
 
     root = Path(config.hydra.sweep.dir).absolute().parent
     command = plan_report.command_now(begun)

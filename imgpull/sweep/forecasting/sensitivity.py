@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imgpull.config.sweeping import SweepSettings
 from imgpull.results.record import JobRecord, read_measurements
-from imgpull.sweep.history import earlier_places
+from imgpull.sweep.forecasting.history import earlier_places
 from imgpull.sweep.plan import Cell
 
 _PRIMARY = ("image_pull", "p50")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from imgpull import engines
 from imgpull.config import schema
 from imgpull.config.job import Job
-from imgpull.sweep.forecast import Forecast, cost_per_hour
+from imgpull.sweep.forecasting.forecast import Forecast, cost_per_hour
+from imgpull.sweep.forecasting.predicting import Prediction
+from imgpull.sweep.forecasting.prices import Prices
 from imgpull.sweep.plan import Planned
-from imgpull.sweep.predicting import Prediction
-from imgpull.sweep.prices import Prices
 
 _HOUR_S = 3600.0
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from imgpull.sweep import display
 from imgpull.sweep.moments import Event
-from imgpull.sweep.standing import Course
-from imgpull.sweep.tail import Tail
+from imgpull.sweep.watching import display
+from imgpull.sweep.watching.standing import Course
+from imgpull.sweep.watching.tail import Tail
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgpull.config.sweeping import SweepSettings
-from imgpull.sweep.forecast import forecast, history_of
-from imgpull.sweep.overheads import Overhead, occasional, overheads
+from imgpull.sweep.forecasting.forecast import forecast, history_of
+from imgpull.sweep.forecasting.overheads import Overhead, occasional, overheads
+from imgpull.sweep.forecasting.predicting import Say
+from imgpull.sweep.forecasting.prices import Prices, read_prices
+from imgpull.sweep.forecasting.sensitivity import Sensitivity, sensitivity
+from imgpull.sweep.forecasting.spend import Pool, Row, Totals, pools, rows, totals
 from imgpull.sweep.plan import Excluded, Matrix, Planned
-from imgpull.sweep.predicting import Say
-from imgpull.sweep.prices import Prices, read_prices
-from imgpull.sweep.sensitivity import Sensitivity, sensitivity
-from imgpull.sweep.spend import Pool, Row, Totals, pools, rows, totals
 
 NOT_COUNTED = "system pool, control plane, disks, registry, network, and time before and after"
 

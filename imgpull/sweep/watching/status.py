@@ -16,7 +16,7 @@ from typing import Any
 from imgpull.errors import ReportError
 from imgpull.sweep.ledger import NAME, SCHEMA, Ledger
 from imgpull.sweep.moments import Event, number
-from imgpull.sweep.standing import Course, Standing
+from imgpull.sweep.watching.standing import Course, Standing
 
 INTERRUPTED = 130  # the exit status, as sweep.ending has it, which takes long to import
 _LOG_TAIL = 8192  # bytes

@@ -22,7 +22,7 @@ from imgpull.config.engine import engine_from
 from imgpull.config.job import Job
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
-from imgpull.sweep.overheads import overheads
+from imgpull.sweep.forecasting.overheads import overheads
 from imgpull.sweep.plan import Cell
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ Hides the words for each state.
 import shlex
 from collections.abc import Iterator
 
-from imgpull.sweep.display import progress, verdicts
-from imgpull.sweep.standing import Standing
-from imgpull.sweep.status import Status
-from imgpull.sweep.words import about, clock, counted, printable
+from imgpull.sweep.watching.display import progress, verdicts
+from imgpull.sweep.watching.standing import Standing
+from imgpull.sweep.watching.status import Status
+from imgpull.sweep.watching.words import about, clock, counted, printable
 
 _SHOWN = 10  # running trials
 

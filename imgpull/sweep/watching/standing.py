@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from imgpull.sweep.eta import Coming, Pace, Past, left_s
 from imgpull.sweep.moments import Event, SessionClock, at_s, moment_s, number
-from imgpull.sweep.words import label, one_line
+from imgpull.sweep.watching.eta import Coming, Pace, Past, left_s
+from imgpull.sweep.watching.words import label, one_line
 
 COUNTED = ("valid", "degraded")  # as results.record has it, which takes long to import
 

@@ -1,0 +1,1 @@
+"""How a sweep stands, for who watches it run or asks from another shell."""
