@@ -104,11 +104,12 @@ def trial(nodes: int) -> dict[str, float]:
     job = jobs.job_from(jobs.resolve(config))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
-        bundle = render.write(render.render(job), out / "bundle")
+        files = render.render(job)
+        bundle = render.write(files, out / "bundle")
         engine = engines.build(job)
         engine.check()
         begun_s = time.perf_counter()
-        engine.validate(bundle)
+        engine.validate(files)
         engine.run(bundle, out, lambda step: None)
         seconds = time.perf_counter() - begun_s
     return {"seconds": seconds, "peak_mib": peak_memory_mib()}

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import re
-import tempfile
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -73,19 +72,24 @@ def bundle_sha256(files: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
+def read(bundle: Bundle) -> dict[str, str]:
+    """File name -> text of a written bundle."""
+    files: dict[str, str] = {}
+    for path in sorted(bundle.directory.iterdir()):
+        try:
+            files[path.name] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RenderError(f"{path}: {error}", hint="run the trial again") from error
+    return files
+
+
 def check(files: Mapping[str, str], templates: Path = TEMPLATES) -> None:
     """Load the bundle as CL2 would and parse every query; RenderError names file, line and fix.
 
     A query that does not parse costs CL2 fifteen minutes of retries, a broken file a cluster.
     """
-    with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-        check_written(write(files, Path(directory)), files, templates)
-
-
-def check_written(bundle: Bundle, files: Mapping[str, str], templates: Path = TEMPLATES) -> None:
-    """The same for a bundle that is written already."""
     try:
-        test = load(bundle)
+        test = load(files)
         for phase in (phase for step in test.steps for phase in step.phases):
             for bundled in phase.objects:
                 object_manifest(bundled, 0, "namespace")
@@ -98,19 +102,27 @@ def check_written(bundle: Bundle, files: Mapping[str, str], templates: Path = TE
                 check_query(query.query, f"{where}/{query.name}")
 
 
-@functools.lru_cache(maxsize=2)  # a bundle is checked by two, one after the other
-def load(bundle: Bundle) -> TestConfig:
+def load(files: Mapping[str, str]) -> TestConfig:
     """The test of a bundle; RenderError names file, line and fix."""
-    return load_test(bundle.test_config, overrides(bundle))
+    return _loaded(tuple(files.items()))
 
 
-def overrides(bundle: Bundle) -> dict[str, Any]:
+@functools.lru_cache(maxsize=2)  # a bundle is checked by two, one after the other
+def _loaded(items: tuple[tuple[str, str], ...]) -> TestConfig:
+    files = dict(items)
+    return load_test(Path(TEST_CONFIG), overrides(files), files)
+
+
+def overrides(files: Mapping[str, str]) -> Mapping[str, Any]:
     """What --testoverrides gives to every template of the test."""
-    path = bundle.directory / OVERRIDES
-    try:
-        return read_yaml(path.read_text("utf-8"), OVERRIDES).mapping()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RenderError(f"{OVERRIDES}: {error}", hint=f"correct templates/{OVERRIDES}") from error
+    if OVERRIDES not in files:
+        raise RenderError(f"the bundle lacks {OVERRIDES}", hint=f"restore templates/{OVERRIDES}")
+    return _overrides(files[OVERRIDES])
+
+
+@functools.lru_cache(maxsize=2)  # the same in nearly all cells of a matrix
+def _overrides(text: str) -> Mapping[str, Any]:
+    return read_yaml(text, OVERRIDES).mapping()
 
 
 def _traced(error: RenderError, files: Mapping[str, str], templates: Path) -> RenderError:
@@ -151,6 +163,7 @@ def _environment(templates: Path) -> "Environment":
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
+        auto_reload=False,  # a look at each file for each cell
         undefined=jinja2.StrictUndefined,
         block_start_string="<%",
         block_end_string="%>",

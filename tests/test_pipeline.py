@@ -42,7 +42,7 @@ class ScriptedEngine:
     def check(self) -> None:
         """Always here."""
 
-    def validate(self, bundle: Bundle) -> None:
+    def validate(self, files: Mapping[str, str]) -> None:
         """Runs anything."""
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:

@@ -131,7 +131,7 @@ def test_every_bundle_is_taken_by_cl2_s_rules_and_by_the_simulator(
     render.check(files)
     bundle = render.write(files, tmp_path)
     cl2.require_supported(cl2.load_test(bundle.test_config))
-    engines.build(case_job).validate(bundle)
+    engines.build(case_job).validate(files)
 
 
 def test_every_query_parses_asks_the_measured_nodes_and_this_trial_s_window(

@@ -92,7 +92,7 @@ def run(
     if engine.renders:
         files = render.render(bundle_of or job)
         bundle = render.write(edit(files) if edit else files, out / "bundle")
-        engine.validate(bundle)
+        engine.validate(render.read(bundle))
     outcome = engine.run(bundle, out, lambda step: None)
     subject = engines.build(judged_as).subject if judged_as else engine.subject
     found = results.assess(out, subject, outcome)

@@ -8,10 +8,11 @@ Source of the rules: perf-tests 4b34154 clusterloader2/api/validation.go.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from imgpull.cl2.folder import Folder
 from imgpull.cl2.measurements import SUPPORTED_METHODS, MeasurementCall, read_calls
 from imgpull.cl2.places import Place, read_yaml
 from imgpull.cl2.templates import fill, render_object
@@ -45,28 +46,22 @@ class TuningSet:
 
 @dataclass(frozen=True)
 class ObjectBundle:
-    """One object of a phase: its template's path, as written too, and its templateFillMap.
+    """One object of a phase: its template's path as written, its text, and its templateFillMap.
 
     `mapping` are the overrides, which every template sees and the templateFillMap wins over.
     """
 
     basename: str
-    template_path: Path
     template: str
+    text: str
     fill: dict[str, Any]
     mapping: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
 
-    @cached_property  # a thousand objects are made of it
-    def text(self) -> str:
-        """The template as it stands in its file."""
-        try:
-            return self.template_path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RenderError(
-                f"{self.template_path}: cannot be read: {error}",
-                hint="Name an object template that exists.",
-            ) from error
+    @property
+    def file(self) -> str:
+        """The name that errors use."""
+        return Path(self.template).name
 
 
 @dataclass(frozen=True)
@@ -115,13 +110,18 @@ class TestConfig:
     delete_namespace_timeout: str = "10m"
 
 
-def load_test(path: Path, mapping: Mapping[str, Any] | None = None) -> TestConfig:
+def load_test(
+    path: Path,
+    mapping: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> TestConfig:
     """Read a test config and its modules; RenderError names file and line of what is wrong.
 
-    `mapping` is what --testoverrides gives to every template of the test.
+    `mapping` is what --testoverrides gives to every template of the test, `files` the texts of its
+    directory by name, which is then not read.
     """
-    mapping = mapping or {}
-    root = _read(path, path.name, mapping)
+    mapping, folder = mapping or {}, Folder(path.parent, files)
+    root = read_yaml(fill(folder.text(path.name), mapping, path.name), path.name)
     top = root.fields(
         "name", "namespace", "tuningSets", "steps",
         outside=("dependencies", "automanagedNamespaces", "chaosMonkey"),
@@ -146,7 +146,7 @@ def load_test(path: Path, mapping: Mapping[str, Any] | None = None) -> TestConfi
         tuning_sets[tuning_set.name] = tuning_set
     if not top["steps"].items():
         raise top["steps"].invalid(0, "cannot be empty", hint="Write at least one step.")
-    reader = _Steps(path.parent, tuning_sets, number, mapping)
+    reader = _Steps(folder, tuning_sets, number, mapping)
     return TestConfig(
         name,
         number,
@@ -173,42 +173,33 @@ def require_supported(test: TestConfig) -> None:
                 )
 
 
-def object_manifest(bundle: ObjectBundle, index: int, namespace: str) -> dict[str, Any]:
+def object_manifest(bundle: ObjectBundle, index: int, namespace: str) -> Mapping[str, Any]:
     """The manifest of a bundle's object `index` (from 0), its metadata.name set as CL2 does."""
-    place = object_place(bundle, index, namespace)
+    text = object_text(bundle, index, namespace)
+    return _manifest(text, bundle.file, f"{bundle.basename}-{index}")
+
+
+@lru_cache(maxsize=64)  # tests of one matrix share most of their objects
+def _manifest(text: str, file: str, name: str) -> Mapping[str, Any]:
+    place = read_yaml(text, file)
     manifest = place.mapping()
     metadata = manifest.setdefault("metadata", {})
     if not isinstance(metadata, dict):
         raise place.error("metadata is no mapping", hint=f"Mend metadata in {place.file}.")
-    metadata["name"] = f"{bundle.basename}-{index}"
+    metadata["name"] = name
     return manifest
 
 
-def object_place(bundle: ObjectBundle, index: int, namespace: str) -> Place:
-    """The same with its lines, and with the name that is written."""
-    return read_yaml(object_text(bundle, index, namespace), bundle.template_path.name)
-
-
 def object_text(bundle: ObjectBundle, index: int, namespace: str) -> str:
-    """The same as text."""
+    """The same as text, with the name that is written."""
     return render_object(
         bundle.text,
-        bundle.template_path.name,
+        bundle.file,
         basename=bundle.basename,
         index=index,
         namespace=namespace,
         values={**bundle.mapping, **bundle.fill},
     )
-
-
-def _read(path: Path, file: str, values: Mapping[str, Any]) -> Place:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RenderError(
-            f"{path}: cannot be read: {error}", hint="Name a test config that exists."
-        ) from error
-    return read_yaml(fill(text, values, file), file)
 
 
 def _tuning_set(place: Place) -> TuningSet:
@@ -235,17 +226,52 @@ def _load_param(place: Place, kind: str) -> float | int | str:
     return place.whole() if kind == "whole" else place.number()
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One entry of `steps` as far as it can be read without the rest of the test."""
+
+    name: str
+    phases: tuple[Place, ...]
+    measurements: tuple[MeasurementCall, ...]
+    module: Mapping[str, Place]
+
+
+@lru_cache(maxsize=256)  # configs of one matrix share most of their steps, see alike.py
+def _entry(place: Place) -> _Entry:
+    fields = place.fields("name", "phases", "measurements", "module")
+    phases, measurements = fields["phases"].items(), fields["measurements"].items()
+    module = fields["module"].fields("path", "params")
+    if sum(map(bool, (phases, measurements, module["path"].text()))) != 1:
+        raise _not_one_of_three(fields, bool(phases), bool(measurements))
+    calls = (
+        call for index, entry in enumerate(measurements)
+        for call in read_calls(entry, index)
+    )  # fmt: skip
+    return _Entry(fields["name"].text(), tuple(phases), tuple(calls), module)
+
+
+def _not_one_of_three(fields: dict[str, Place], phases: bool, measurements: bool) -> RenderError:
+    reason = "can't be empty with empty phases"
+    if phases and measurements:
+        reason = "can't be non-empty with non-empty phases"
+    elif phases or measurements:
+        reason = "can't be non-empty with a module"
+    return fields["measurements"].invalid(
+        [], reason, hint="A step has exactly one of phases, measurements and module."
+    )
+
+
 class _Steps:
-    """Reads the steps of one test, whose directory, tuning sets and namespaces they refer to."""
+    """Reads the steps of one test, whose files, tuning sets and namespaces they refer to."""
 
     def __init__(
         self,
-        directory: Path,
+        folder: Folder,
         tuning_sets: dict[str, TuningSet],
         namespaces: int,
         mapping: Mapping[str, Any],
     ) -> None:
-        self.directory = directory
+        self.folder = folder
         self.tuning_sets = tuning_sets
         self.namespaces = namespaces
         self.mapping = mapping
@@ -253,42 +279,21 @@ class _Steps:
     def flatten(self, steps: Place, chain: tuple[str, ...]) -> Iterator[Step]:
         """Every step, modules replaced by theirs; `chain` is the modules being read."""
         for place in steps.items():
-            fields = place.fields("name", "phases", "measurements", "module")
-            phases, measurements = fields["phases"].items(), fields["measurements"].items()
-            module = fields["module"].fields("path", "params")
-            if sum(map(bool, (phases, measurements, module["path"].text()))) != 1:
-                raise self._not_one_of_three(fields, bool(phases), bool(measurements))
-            if phases or measurements:
-                calls = (
-                    call for index, entry in enumerate(measurements)
-                    for call in read_calls(entry, index)
-                )  # fmt: skip
-                yield Step(
-                    fields["name"].text(), tuple(map(self._phase, phases)), tuple(calls), place.line
-                )
+            entry = _entry(place)
+            if entry.phases or entry.measurements:
+                phases = tuple(map(self._phase, entry.phases))
+                yield Step(entry.name, phases, entry.measurements, place.line)
             else:
-                yield from self._module(module, chain)
+                yield from self._module(entry.module, chain)
 
-    def _not_one_of_three(
-        self, fields: dict[str, Place], phases: bool, measurements: bool
-    ) -> RenderError:
-        reason = "can't be empty with empty phases"
-        if phases and measurements:
-            reason = "can't be non-empty with non-empty phases"
-        elif phases or measurements:
-            reason = "can't be non-empty with a module"
-        return fields["measurements"].invalid(
-            [], reason, hint="A step has exactly one of phases, measurements and module."
-        )
-
-    def _module(self, module: dict[str, Place], chain: tuple[str, ...]) -> Iterator[Step]:
-        written = module["path"].text()
-        path = self._file(module["path"])
+    def _module(self, module: Mapping[str, Place], chain: tuple[str, ...]) -> Iterator[Step]:
+        written = self.folder.require(module["path"])
         if written in chain:
             raise module["path"].invalid(written, "includes itself", hint="Break the circle.")
         # As in CL2, a module sees its own params and the overrides, which they win over, but not
         # the params of the module that names it (pkg/test/modules.go).
-        root = _read(path, written, {**self.mapping, **module["params"].mapping()})
+        values = {**self.mapping, **module["params"].mapping()}
+        root = read_yaml(fill(self.folder.text(written), values, written), written)
         steps = root.fields("steps")["steps"]
         yield from self.flatten(steps, (*chain, written))
 
@@ -349,15 +354,7 @@ class _Steps:
                 "characters, '-' or '.', and must start and end with an alphanumeric character",
                 hint="Write it like image-pull.",
             )
-        path = self._file(fields["objectTemplatePath"])
+        template = self.folder.require(fields["objectTemplatePath"])
         values = fields["templateFillMap"].mapping()
-        template = fields["objectTemplatePath"].text()
-        return ObjectBundle(basename, path, template, values, self.mapping, place.line)
-
-    def _file(self, place: Place) -> Path:
-        """The file that a path names: under the config's directory even with a leading '/'."""
-        written = place.text()
-        path = self.directory / written.lstrip("/")
-        if not written or not path.is_file():
-            raise place.invalid(written, "file must exist", hint=f"Put it in {self.directory}.")
-        return path
+        text = self.folder.text(template)
+        return ObjectBundle(basename, template, text, values, self.mapping, place.line)

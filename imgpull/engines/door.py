@@ -108,8 +108,8 @@ class Engine(Protocol):
     def check(self) -> None:
         """Raise EngineUnavailable or ConfigError, with the fix, if this engine cannot run here."""
 
-    def validate(self, bundle: Bundle) -> None:
-        """Raise RenderError if this engine could not run the bundle."""
+    def validate(self, files: Mapping[str, str]) -> None:
+        """Raise RenderError if this engine could not run a bundle of these texts by file name."""
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Run once, leaving report/, events.jsonl, pods.csv, series.csv in `out`.

@@ -4,10 +4,11 @@ Hides where ClusterLoader2 runs: that is a Runner's. The trial itself is in `img
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from imgpull import render
 from imgpull.cluster import preflight
 from imgpull.cluster.ownership import Owner
 from imgpull.config import schema
@@ -59,15 +60,15 @@ class RealEngine:
         finally:
             kube.close()
 
-    def validate(self, bundle: Bundle) -> None:
+    def validate(self, files: Mapping[str, str]) -> None:
         """Let CL2 compile the bundle, before a Prometheus is brought up for it."""
         if not self._runner.is_here:
             return  # compiled at the trial's begin, before Prometheus
         owner = Owner("imgpull", "validate")
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-            asked = request(
-                self._job, self._runner, bundle, Path(directory), owner, _DRY_RUN_S, stack
-            )
+            out = Path(directory)
+            bundle = render.write(files, out / "bundle")
+            asked = request(self._job, self._runner, bundle, out, owner, _DRY_RUN_S, stack)
             self._runner.dry_run(asked)
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:

@@ -103,7 +103,7 @@ class ReplayEngine:
             )
         self._events(report)
 
-    def validate(self, bundle: Bundle) -> None:
+    def validate(self, files: Mapping[str, str]) -> None:
         """Nothing is rendered, so there is nothing to refuse."""
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:

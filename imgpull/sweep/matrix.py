@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -35,14 +33,14 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
     composed = composer(loader, config)
     cells: dict[str, Cell] = {}
     left_out = _LeftOut()
-    with Progress() as progress, TemporaryDirectory(prefix="imgpull-") as room:
+    with Progress() as progress:
         for number, (overrides, swept) in enumerate(combinations, 1):
             progress.step(f"checking cell {number} of {len(combinations)}")
             values = _composed(composed, overrides, swept)
             # Before any check: what cannot run is a good reason to leave it out.
             if left_out.takes(overrides, swept, values):
                 continue
-            cell = _checked(*_cell(overrides, swept, values), Path(room))
+            cell = _checked(*_cell(overrides, swept, values))
             if cell.cell_id in cells:
                 first = " ".join(cells[cell.cell_id].overrides)
                 raise ConfigError(
@@ -59,8 +57,7 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
 
 def checked_cell(overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]) -> Cell:
     """The one cell that these overrides gave these values, checked."""
-    with TemporaryDirectory(prefix="imgpull-") as room:
-        return _checked(*_cell(overrides, swept, values), Path(room))
+    return _checked(*_cell(overrides, swept, values))
 
 
 class _LeftOut:
@@ -181,8 +178,8 @@ def _level(values: Mapping[str, Any], key: str, text: str) -> Any:
     return found if isinstance(found, str | int | float) else text
 
 
-def _checked(cell: Cell, engine: engines.Engine, room: Path) -> Cell:
-    """The cell with its bundle, once both are what its engine can run; `room` is overwritten."""
+def _checked(cell: Cell, engine: engines.Engine) -> Cell:
+    """The cell with its bundle, once both are what its engine can run."""
     # A plan can be had before there is a cluster; `imgpull doctor` asks one.
     asks_a_cluster = engines.is_real(cell.job) and cell.values["until"] == "plan"
     if not asks_a_cluster:
@@ -195,9 +192,8 @@ def _checked(cell: Cell, engine: engines.Engine, room: Path) -> Cell:
             )
         return cell
     files = render.render(cell.job)
-    bundle = render.write(files, room)
     if cell.job.ready_made is None:  # else its engine compiles it
-        render.check_written(bundle, files)
+        render.check(files)
     if not asks_a_cluster:
-        engine.validate(bundle)
+        engine.validate(files)
     return replace(cell, files=files)

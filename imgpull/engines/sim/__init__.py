@@ -6,13 +6,13 @@ from the job. Nothing here is a measurement, and every file says so.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from imgpull import __version__, cl2, exporters, render, units
+from imgpull import __version__, exporters, render, units
 from imgpull.config import schema
 from imgpull.config.image import Layer
 from imgpull.config.job import Job
@@ -44,17 +44,18 @@ class SimEngine:
             )
         _world(self._job)
 
-    def validate(self, bundle: Bundle) -> None:
+    def validate(self, files: Mapping[str, str]) -> None:
         """RenderError when the bundle asks for what the simulator does not know."""
-        require_playable(_test(bundle), _world(self._job))
-        _scrape_interval_s(bundle)
+        require_playable(render.load(files), _world(self._job))
+        _scrape_interval_s(files)
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Simulate the bundle and leave CL2's report, events, pods and series."""
         if bundle is None:
             raise RenderError("the simulator was given no bundle", hint="this is a bug: report it")
-        test = _test(bundle)
-        run = Interpreter(_world(self._job), test, _scrape_interval_s(bundle))
+        files = render.read(bundle)
+        test = render.load(files)
+        run = Interpreter(_world(self._job), test, _scrape_interval_s(files))
         for step in test.steps:
             say(step.name)
             run.step(step)
@@ -223,13 +224,9 @@ def _check_rate(name: str, value: float, *, whole: bool) -> None:
     raise ConfigError(f"engine.rates.{name}={value} is {wrong}", hint="see conf/engine/sim.yaml")
 
 
-def _test(bundle: Bundle) -> cl2.TestConfig:
-    return render.load(bundle)
-
-
-def _scrape_interval_s(bundle: Bundle) -> float:
+def _scrape_interval_s(files: Mapping[str, str]) -> float:
     # 30 s is the default of Azure's CL2, which knows this key.
-    written = render.overrides(bundle).get("CONTAINERD_SCRAPE_INTERVAL", "30s")
+    written = render.overrides(files).get("CONTAINERD_SCRAPE_INTERVAL", "30s")
     try:
         interval_s = units.parse_duration(written)
     except (TypeError, ValueError) as error:

@@ -63,7 +63,7 @@ class Deployment:
 def deployment(bundled: cl2.ObjectBundle, index: int, namespace: str) -> Deployment:
     """The Deployment that CL2 would send; RenderError, with the line, for what is not played."""
     text = cl2.object_text(bundled, index, namespace)
-    return _deployment(text, bundled.template_path.name, namespace)
+    return _deployment(text, bundled.file, namespace)
 
 
 @lru_cache(maxsize=4096)  # the same objects are in every cell of a matrix

@@ -4,13 +4,10 @@ Hides what can be left out for that: no query is evaluated and no report is writ
 of the work of a simulated trial, and takes none of its virtual time.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from imgpull import cl2, render
-from imgpull.cl2.places import read_yaml
 from imgpull.config.job import Job
 from imgpull.engines.sim import SimEngine, _scrape_interval_s, _world
 from imgpull.engines.sim.interpreter import Interpreter
@@ -37,17 +34,15 @@ def rehearse(job: Job, files: Mapping[str, str]) -> Rehearsal:
     _require_rates(job)
     SimEngine(job).check()
     world = _world(job)
-    with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-        bundle = render.write(files, Path(directory))
-        test = _without_queries(_test(bundle, files))
-        require_playable(test, world)
-        run = Interpreter(world, test, _scrape_interval_s(bundle))
-        sleeps: list[tuple[float, float]] = []
-        for step in test.steps:
-            begun_s = run.clock_s
-            run.step(step)
-            if _sleeps(step):
-                sleeps.append((begun_s, run.clock_s))
+    test = _without_queries(render.load(files))
+    require_playable(test, world)
+    run = Interpreter(world, test, _scrape_interval_s(files))
+    sleeps: list[tuple[float, float]] = []
+    for step in test.steps:
+        begun_s = run.clock_s
+        run.step(step)
+        if _sleeps(step):
+            sleeps.append((begun_s, run.clock_s))
     first_s, last_s = _pulls(run)
     waiting_s = sum(
         end_s - begin_s - max(0.0, min(end_s, last_s) - max(begin_s, first_s))
@@ -58,18 +53,11 @@ def rehearse(job: Job, files: Mapping[str, str]) -> Rehearsal:
 
 def sleeps_s(files: Mapping[str, str]) -> float:
     """The seconds of a bundle's steps that only sleep; RenderError when it cannot be read."""
-    with tempfile.TemporaryDirectory(prefix="imgpull-") as directory:
-        test = _test(render.write(files, Path(directory)), files)
     return sum(
         max(call.seconds("duration", "") for call in step.measurements)
-        for step in test.steps
+        for step in render.load(files).steps
         if _sleeps(step)
     )
-
-
-def _test(bundle: render.Bundle, files: Mapping[str, str]) -> cl2.TestConfig:
-    overrides = read_yaml(files[render.OVERRIDES], render.OVERRIDES).mapping()
-    return cl2.load_test(bundle.test_config, overrides)
 
 
 def _sleeps(step: cl2.Step) -> bool:
