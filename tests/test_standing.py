@@ -49,7 +49,7 @@ moments = st.floats(-1e6, 1e6)
 
 
 KINDS = ("sweep", "planned", "started", "finished", "forecast", "ended", "interrupted", "stopped",
-         "logged", "held", "given back")  # fmt: skip
+         "logged", "held", "given back", "lost")  # fmt: skip
 
 
 @st.composite
@@ -67,6 +67,8 @@ def some_event(draw: st.DrawFn) -> Event:
             "virtual_s": draw(walls),
             "cost": draw(walls),
         }
+    if kind == "lost":
+        event |= {"why": "broke", "left": [f"c{n}-t1" for n in draw(st.lists(trials))]}
     if kind == "forecast":
         event["trials"] = {f"c{n}-t1": draw(walls) for n in range(3)}
     if draw(st.integers(0, 9)) == 0:

@@ -214,15 +214,15 @@ def test_after_a_trial_that_does_not_count_the_cluster_is_asked_once(
     real: Callable[[str], Planned],
 ) -> None:
     cluster = Cluster()
-    stopping = Stopping(cluster, Limits(), cells=2)
-    assert stopping.why(real("a")) is None
+    stopping = Stopping(cluster, Limits(), plan=[real("a"), real("b")])
+    assert stopping.why_here(real("a")) is None
     assert cluster.asked == 0
     stopping.note(real("a"), record("failed", "it broke"), final=True)
-    assert stopping.why(real("b")) is None
-    assert stopping.why(real("b")) is None
+    assert stopping.why_here(real("b")) is None
+    assert stopping.why_here(real("b")) is None
     assert cluster.asked == 1
     stopping.note(real("b"), record("valid"), final=True)
-    assert stopping.why(real("a")) is None
+    assert stopping.why_here(real("a")) is None
     assert cluster.asked == 1
 
 
@@ -233,19 +233,21 @@ def test_an_unhealthy_cluster_ends_the_sweep_with_what_is_wrong_and_the_fix(
         Cluster(EngineUnavailable("2 nodes are not ready", hint="mend them")), Limits()
     )
     stopping.note(real("a"), record("invalid", "nodes were lost"), final=False)
-    why = stopping.why(real("b"))
+    why = stopping.why_here(real("b"))
     assert why == "the cluster can run no further trial: 2 nodes are not ready (mend them)"
 
 
 def test_three_failures_alike_of_different_cells_end_the_sweep(
     real: Callable[[str], Planned],
 ) -> None:
-    stopping = Stopping(Cluster(), Limits(), cells=2)
+    stopping = Stopping(Cluster(), Limits(), plan=[real("a"), real("b")])
     for number, cell_id in enumerate("ab"):
         stopping.note(real(cell_id), record("failed", f"timeout after {number} s"), final=True)
-        assert stopping.why(real("a")) is None
+        assert stopping.why_here(real("a")) is None
     stopping.note(real("a"), record("failed", "timeout after 7 s"), final=True)
-    assert stopping.why(real("b")) == "3 trials in a row failed alike: failed: timeout after N s"
+    assert (
+        stopping.why_here(real("b")) == "3 trials in a row failed alike: failed: timeout after N s"
+    )
 
 
 @pytest.mark.parametrize(
@@ -259,18 +261,35 @@ def test_three_failures_alike_of_different_cells_end_the_sweep(
 def test_other_failures_do_not_cost_the_night(
     real: Callable[[str], Planned], told: list[tuple[str, str, str]]
 ) -> None:
-    stopping = Stopping(Cluster(), Limits(), cells=2)
+    stopping = Stopping(Cluster(), Limits(), plan=[real("a"), real("b")])
     for cell_id, verdict, reason in told:
         stopping.note(real(cell_id), record(verdict, reason), final=True)
-    assert stopping.why(real("b")) is None
+    assert stopping.why_here(real("b")) is None
+
+
+def test_a_broken_cluster_stops_no_other(real: Callable[[str], Planned]) -> None:
+    """Each of several clusters is judged by its own trials."""
+    there = real("a")
+    elsewhere = replace(
+        there,
+        cell=replace(there.cell, job=replace(there.job, engine=schema.BinaryEngine(context="b"))),
+    )
+    cluster = Cluster(EngineUnavailable("2 nodes are not ready", hint="mend them"))
+    stopping = Stopping(cluster, Limits(), plan=[there, elsewhere])
+    stopping.note(there, record("failed", "it broke"), final=True)
+    assert stopping.why_here(elsewhere) is None
+    assert cluster.asked == 0
+    for _ in range(2):
+        stopping.note(elsewhere, record("valid"), final=True)
+    assert stopping.why_here(there) is not None
 
 
 def test_simulated_trials_that_fail_alike_go_on(job: MakeJob) -> None:
     cluster = Cluster(EngineUnavailable("never asked"))
-    stopping = Stopping(cluster, Limits(), cells=2)
+    stopping = Stopping(cluster, Limits(), plan=[a_trial(job(), each) for each in "ab"])
     for cell_id in "abab":
         stopping.note(a_trial(job(), cell_id), record("failed", "x"), final=True)
-    assert stopping.why(a_trial(job())) is None
+    assert stopping.why_here(a_trial(job())) is None
     assert cluster.asked == 0
 
 

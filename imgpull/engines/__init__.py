@@ -18,11 +18,14 @@ from imgpull.engines.door import (
     subject_of,
 )
 
+Place = tuple[str | None, str | None]
+
 __all__ = [
     "Apart",
     "Engine",
     "Execution",
     "Outcome",
+    "Place",
     "Remark",
     "Say",
     "Session",
@@ -30,6 +33,7 @@ __all__ = [
     "Tell",
     "build",
     "is_real",
+    "place",
     "session",
     "subject_of",
 ]
@@ -53,6 +57,12 @@ def build(job: Job) -> Engine:
 def is_real(job: Job) -> bool:
     """Whether a job holds a real cluster, so that its trials run one at a time."""
     return isinstance(job.engine, schema.RealEngine)
+
+
+def place(job: Job) -> Place | None:
+    """The real cluster that a job holds, as (kubeconfig, context); None where it holds none."""
+    engine = job.engine
+    return (engine.kubeconfig, engine.context) if isinstance(engine, schema.RealEngine) else None
 
 
 class Apart:

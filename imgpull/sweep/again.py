@@ -13,10 +13,9 @@ from pathlib import Path
 
 from imgpull.errors import ReportError
 from imgpull.sweep.ledger import Event, Ledger
-from imgpull.sweep.places import MULTIRUN
+from imgpull.sweep.places import MULTIRUN, PROGRAM
 from imgpull.sweep.rebuilding import first_command
 
-_PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
 _REPLACED = ("resume", "hydra.sweep.dir", "until")
 
 
@@ -31,12 +30,12 @@ def resume(directory: Path, further: Sequence[str]) -> None:
     cwd = Path(str(told.get("cwd", "")))
     before = sys.argv
     sys.argv = ["run.py", *arguments]
-    if str(_PROGRAM.parent) not in sys.path:
-        sys.path.insert(0, str(_PROGRAM.parent))  # hydra_plugins lies there
+    if str(PROGRAM.parent) not in sys.path:
+        sys.path.insert(0, str(PROGRAM.parent))  # hydra_plugins lies there
     try:
         # Relative paths in the command mean what they meant to who typed it.
         with contextlib.chdir(cwd if cwd.is_dir() else Path.cwd()):
-            runpy.run_path(str(_PROGRAM), run_name="__main__")
+            runpy.run_path(str(PROGRAM), run_name="__main__")
     finally:
         sys.argv = before
 

@@ -7,24 +7,36 @@ that they run last. Positions are given here, because a retry moves all that com
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 
 from imgpull.results.record import JobRecord
 from imgpull.sweep.plan import Planned
 
 
 class Agenda:
-    """What is left of a session's trials. `retries`: further attempts that each may have."""
+    """What is left of a session's trials. `retries`: further attempts that each may have.
 
-    def __init__(self, plan: Sequence[Planned], *, retries: int = 0, seed: int = 0) -> None:
+    `positions` are those to give out, from the plan's first on where this is its only agenda.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[Planned],
+        *,
+        retries: int = 0,
+        seed: int = 0,
+        positions: Iterator[int] | None = None,
+    ) -> None:
         self._plan = deque(plan)
         self._retries = retries
         self._seed = seed
         self._first = {planned.trial_id: planned.attempt for planned in plan}
         self._again: list[Planned] = []  # of blocks that go on
         self._due: deque[Planned] = deque()
-        self._position = plan[0].position - 1 if plan else 0
+        self._positions = positions or count(plan[0].position if plan else 1)
+        self._position = 0
         self._running: dict[str, Planned] = {}
         self.final: dict[str, JobRecord] = {}  # trial_id -> the record that no attempt follows
 
@@ -43,10 +55,14 @@ class Agenda:
         if planned is None:
             return None
         (self._due or self._plan).popleft()
-        self._position += 1
+        self._position = next(self._positions)
         placed = replace(planned, position=self._position)
         self._running[placed.trial_id] = placed
         return placed
+
+    def runs(self, planned: Planned) -> bool:
+        """Whether this trial was handed out here and has not ended."""
+        return planned.trial_id in self._running
 
     def ended(self, planned: Planned, record: JobRecord) -> Planned | None:
         """Take note of how a trial ended; its further attempt, when it gets one."""

@@ -43,10 +43,14 @@ def _undone(events: Sequence[Event], recorded: set[str]) -> list[str]:
 
 
 def _why(events: Sequence[Event]) -> str:
+    begun = max((n for n, e in enumerate(events) if e["event"] == "sweep"), default=0)
+    lost = [str(e.get("why")) for e in events[begun:] if e["event"] == "lost"]
     marks = [e for e in events if e["event"] in ("sweep", "stopped", "interrupted")]
     if marks and marks[-1]["event"] == "stopped":
         return f" (stopped: {marks[-1].get('why')})"
-    return " (interrupted)" if marks and marks[-1]["event"] == "interrupted" else ""
+    if marks and marks[-1]["event"] == "interrupted":
+        return " (interrupted)"
+    return f" (stopped: {'; '.join(lost)})" if lost else ""
 
 
 def _trials(numbers: Sequence[int]) -> str:

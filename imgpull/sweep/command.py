@@ -23,13 +23,15 @@ from imgpull import engines, render
 from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.config.sweeping import SweepSettings, settings_from
-from imgpull.engines import Session
+from imgpull.engines import Say, Session
 from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep import workers
 from imgpull.sweep.beginning import Request, begin
 from imgpull.sweep.differing import refusal
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
 from imgpull.sweep.forecasting import forecast
+from imgpull.sweep.lane import Lane, is_lane
+from imgpull.sweep.lanes import Lanes, lanes_of, on_lanes
 from imgpull.sweep.launching import launch
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits, earlier_spending, require_prices
@@ -64,8 +66,9 @@ class Finished(SystemExit):
     """The sweep is over; its code is imgpull's own, not Hydra's."""
 
 
-# The sweep that this process runs: Hydra calls the task with nothing but a configuration.
-_active: list[Sweep] = []
+# What this process runs, a sweep or a lane of one: Hydra calls the task with nothing but a
+# configuration.
+_active: list[Sweep | Lane] = []
 
 
 def run(
@@ -74,13 +77,20 @@ def run(
     """Run the matrix that the arguments span; always ends by raising Finished."""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        status = _run(launcher, loader, config, arguments)
+        status = _serve(launcher) if is_lane() else _run(launcher, loader, config, arguments)
     except ImgpullError as error:
         status = _refuse(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = INTERRUPTED
     raise Finished(status)
+
+
+def _serve(launcher: Launcher) -> int:
+    """In a process of a sweep on several clusters: run what it hands over."""
+    lane = Lane()
+    _active[:] = [lane]
+    return lane.serve(partial(launch, launcher))
 
 
 def _as_ctrl_c(number: int, frame: object) -> None:
@@ -203,26 +213,34 @@ def _is_serial(launcher: Launcher, plan: Sequence[Planned]) -> bool:
 
 
 @contextmanager
-def _session(directory: Path, plan: Sequence[Planned], *, new: bool) -> Iterator[Session]:
+def _session(directory: Path, plan: Sequence[Planned], *, new: bool) -> Iterator[Session | Lanes]:
     """What the sweep's trials share; a new directory is gone again when it cannot be had."""
     progress = Progress()
 
     def say(step: str) -> None:
         progress.step(step)
 
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with progress:
-            asked = [planned.job for planned in plan]
-            shared = engines.session(asked, sweep_name(directory), Ledger(directory).append, say)
             try:
-                session = held.enter_context(shared)
+                session = _opened(stack, directory, plan, say)
             except BaseException:
                 if new:
                     shutil.rmtree(directory)
                 raise
         yield session
         with progress:
-            held.close()
+            stack.close()
+
+
+def _opened(
+    stack: ExitStack, directory: Path, plan: Sequence[Planned], say: Say
+) -> Session | Lanes:
+    if len(lanes_of(plan)) > 1:
+        return stack.enter_context(on_lanes(directory, plan, say))
+    asked = [planned.job for planned in plan]
+    tell = Ledger(directory).append
+    return stack.enter_context(engines.session(asked, sweep_name(directory), tell, say))
 
 
 def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:

@@ -14,6 +14,7 @@ from imgpull.sweep.ledger import NAME as LEDGER
 from imgpull.sweep.ledger import Ledger
 
 MULTIRUN = "multirun.yaml"
+PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
 
 
 def wanted_directory(config: DictConfig) -> Path:

@@ -4,25 +4,25 @@ Hides what must happen whatever a trial does: the ledger knows of each, MLflow's
 and the end step is done, on Ctrl-C too.
 """
 
-import errno
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
-from imgpull.engines import Apart, Session
+from imgpull.engines import Apart, Place, Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord, read_record
 from imgpull.sweep import workers
 from imgpull.sweep.agenda import Agenda
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, Conclusion, conclude
+from imgpull.sweep.lanes import Lanes, lanes_of
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits
 from imgpull.sweep.plan import Planned
-from imgpull.sweep.stopping import Stopping
+from imgpull.sweep.stopping import Stopping, why_broken
 from imgpull.sweep.tracked import Tracked
 from imgpull.sweep.watching.progress import Progress
 
@@ -37,7 +37,7 @@ class Sweep:
     plan: Sequence[Planned]
     tracked: Tracked
     factors: Mapping[str, Sequence[object]]
-    session: Session = field(default_factory=Apart)
+    session: Session | Lanes = field(default_factory=Apart)
     parent: str | None = None
     earlier: Sequence[Path] = ()
     stop_after: int | None = None
@@ -49,13 +49,12 @@ class Sweep:
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.directory)
         self.progress = Progress(self.plan, self.limits.expected_s, before=self.ledger.read())
-        self.agenda = Agenda(self.plan, retries=self.retries, seed=self.seed)
-        self.stopping = Stopping(
-            self.session,
-            self.limits,
-            self.stop_after,
-            cells=len({planned.cell.cell_id for planned in self.plan}),
-        )
+        positions = count(self.plan[0].position if self.plan else 1)
+        self.agendas = {
+            place: Agenda(part, retries=self.retries, seed=self.seed, positions=positions)
+            for place, part in lanes_of(self.plan).items()
+        }
+        self.stopping = Stopping(self.session, self.limits, self.stop_after, self.plan)
         self.stopped: str | None = None
         self._launched: dict[str, Planned] = {}  # by directory
 
@@ -68,29 +67,25 @@ class Sweep:
     def _run(self, launch: Launch, together: int) -> int:
         try:
             self._start()
-            if together == 1:
+            if isinstance(self.session, Lanes):
+                self._on_lanes(self.session)
+            elif together == 1:
                 self._one_by_one(launch)
             else:
                 self._side_by_side(launch, together)
         except KeyboardInterrupt:
             self._tell_interrupted()
             return INTERRUPTED
-        except Exception as error:
-            # Not the trial's: a full disk, a conf/ broken meanwhile, a bug. What is done counts.
-            self.warnings.append(f"the sweep broke: {self._words(error)}")
+        except Exception as error:  # what is done counts
+            self.warnings.append(f"the sweep broke: {why_broken(error, self.directory)}")
             return FAILED
-        done = self.agenda.final
-        counts = all(record.counts for record in done.values())
-        return OK if counts and not self.agenda else FAILED
+        done = chain.from_iterable(agenda.final.values() for agenda in self.agendas.values())
+        return OK if all(record.counts for record in done) and not self.left else FAILED
 
-    def _words(self, error: Exception) -> str:
-        if isinstance(error, ImgpullError):
-            return str(error)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            again = f"imgpull resume {shlex.quote(str(self.directory))}"
-            return f"{type(error).__name__}: {error}\n  free some space, then: {again}"
-        traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
+    @property
+    def left(self) -> list[str]:
+        """The trials without a last word."""
+        return [trial_id for agenda in self.agendas.values() for trial_id in agenda.left]
 
     def _tell_interrupted(self) -> None:
         try:
@@ -99,7 +94,7 @@ class Sweep:
             self.warn_once(str(error))
 
     def _one_by_one(self, launch: Launch) -> None:
-        while planned := self._next():
+        while planned := self.next_on(None):
             self.progress.start(planned)
             launch([planned])
 
@@ -112,27 +107,62 @@ class Sweep:
                 with self.progress.following(self.ledger.path):
                     launch(batch)
                 for planned in batch:
-                    self._log(self.directory / planned.directory)
-                    self._take_in(planned, read_record(self.directory / planned.directory))
+                    self.ended(planned)
 
-    def _next(self) -> Planned | None:
-        """The next trial in its place; None when all are done, or the rest shall not run."""
-        upcoming = self.agenda.peek()
-        if upcoming is None:
+    def _on_lanes(self, lanes: Lanes) -> None:
+        """Each cluster runs its own trials, one after the other."""
+        try:
+            lanes.run(self)
+        except BaseException:
+            lanes.interrupt(self.progress.step)
+            raise
+
+    def next_on(self, place: Place | None) -> Planned | None:
+        """The next trial of a cluster in its place; None when none is left, or none shall begin."""
+        agenda = self.agendas[place]
+        upcoming = agenda.peek()
+        if upcoming is None or self.stopped:
             return None
         self.stopped = self.stopping.why(upcoming)
         if self.stopped:
-            self.ledger.append("stopped", why=self.stopped, left=self.agenda.left)
+            self.ledger.append("stopped", why=self.stopped, left=self.left)
             self.warnings.append(f"stopped: {self.stopped}")
             return None
-        planned = self.agenda.take()
+        if why := self.stopping.why_here(upcoming):
+            self.lost(place, why)
+            return None
+        planned = agenda.take()
         assert planned is not None
         self._launched[planned.directory] = planned
+        if isinstance(self.session, Lanes):
+            self.progress.start(planned)
         return planned
+
+    def lost(self, place: Place | None, why: str) -> None:
+        """A cluster runs no further trial; the sweep goes on where there are others."""
+        if len(self.agendas) == 1:
+            self.stopped = why
+            self.ledger.append("stopped", why=why, left=self.left)
+        else:
+            kubeconfig, context = place or (None, None)
+            left = self.agendas[place].left
+            self.progress.lose(left)
+            self.ledger.append("lost", why=why, kubeconfig=kubeconfig, context=context, left=left)
+        self.warnings.append(f"stopped: {why}")
+
+    def ended(self, planned: Planned) -> None:
+        """A trial that another process ran is over."""
+        job_dir = self.directory / planned.directory
+        self._log(job_dir)
+        self._take_in(planned, read_record(job_dir))
+
+    def step(self, text: str, planned: Planned | None) -> None:
+        """A trial, or a cluster between its trials, has come to this step."""
+        self.progress.step(text, planned, own=planned is None)
 
     def _next_batch(self, most: int) -> list[Planned]:
         batch: list[Planned] = []
-        while len(batch) < most and self.stopped is None and (planned := self._next()):
+        while len(batch) < most and self.stopped is None and (planned := self.next_on(None)):
             batch.append(planned)
         return batch
 
@@ -152,6 +182,7 @@ class Sweep:
     def run_trial(self, planned: Planned) -> JobRecord:
         """Run one planned trial, record and log it."""
         say = partial(self.progress.step, planned=planned)
+        assert not isinstance(self.session, Lanes)
         record = workers.run_trial(self.directory, planned, say, self.session)
         say("logging")
         self._log(self.directory / planned.directory)
@@ -159,7 +190,8 @@ class Sweep:
         return record
 
     def _take_in(self, planned: Planned, record: JobRecord) -> None:
-        again = self.agenda.ended(planned, record)
+        (agenda,) = (each for each in self.agendas.values() if each.runs(planned))
+        again = agenda.ended(planned, record)
         self.stopping.note(planned, record, final=again is None)
         self.limits.add(workers.cost(planned, record))
         self.progress.finish(planned, record)
@@ -182,7 +214,7 @@ class Sweep:
         from rich.console import Console
 
         console = Console(highlight=False)
-        left = self.agenda.left
+        left = self.left
         try:
             end = conclude(self.directory, console)
         except KeyboardInterrupt:  # a second one: no time for plots
@@ -206,7 +238,7 @@ class Sweep:
         away = self.tracked.warning(self.directory)
         for warning in [*self.warnings, *warnings, *([away] if away else [])]:
             self.progress.say(f"warning: {warning}")
-        left = len(self.agenda.left)
+        left = len(self.left)
         if left:
             again = f"imgpull resume {shlex.quote(str(self.directory))}"
             self.progress.say(f"{left} of {len(self.plan)} trials not done; go on with: {again}")

@@ -24,6 +24,7 @@ def lines(status: Status) -> Iterator[str]:
         ("verdicts", verdicts(standing)),
         *(("running", words) for words in _running(status)),
         *(("cut off", f"{each.label}, will run again") for each in standing.cut_off),
+        *(("lost", why) for why in standing.session.lost),
         ("failure", _failure(standing)),
         ("time", _time(status)),
         ("limits", _limits(status)),

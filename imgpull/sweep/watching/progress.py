@@ -117,20 +117,31 @@ class Progress:
             self._steps[planned.trial_id] = "starting"
         self._refresh()
 
-    def step(self, text: str, planned: "Planned | None" = None) -> None:
-        """A trial has come to this step; without one it is the only one that runs, or the sweep."""
+    def step(self, text: str, planned: "Planned | None" = None, *, own: bool = False) -> None:
+        """A trial has come to this step; without one it is the only one that runs, or the sweep.
+
+        `own`: it is the sweep, whatever runs.
+        """
         with self._lock:
             running = self._course.running
             if planned is not None:
                 key = planned.trial_id
             else:
-                key = running[0] if len(running) == 1 else ""
+                key = running[0] if len(running) == 1 and not own else ""
             news = key not in self._steps
             if news and not key:
                 self._own_since = time.monotonic()
             self._steps[key] = text
         if news:
             self._refresh()
+
+    def lose(self, left: Sequence[str]) -> None:
+        """These trials will not run in this session; those that ran have no end."""
+        with self._lock:
+            self._course.take({**_now(), "event": "lost", "left": list(left)})
+            for trial_id in left:
+                self._steps.pop(trial_id, None)
+        self._refresh()
 
     def finish(self, planned: "Planned", record: "JobRecord") -> None:
         """A trial is over."""

@@ -7,7 +7,7 @@ say the same. A trial counts once, however often it is attempted: by its last at
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,6 +63,7 @@ class Session:
     pid: int | None = None
     host: str | None = None
     stopped: str = ""  # why it ended before all trials were done
+    lost: tuple[str, ...] = ()  # why clusters, of several, run no further trial
     interrupted: bool = False
     status: int | None = None  # with which it ended
 
@@ -126,6 +127,7 @@ class Course:
             "forecast": self._forecast,
             "started": self._started,
             "finished": self._finished,
+            "lost": self._lost,
             "interrupted": self._interrupted,
             "stopped": self._stopped,
             "ended": self._ended,
@@ -296,6 +298,17 @@ class Course:
         if not self._running:
             self._idle_since = moment_s(event)
 
+    def _lost(self, event: Event) -> None:
+        """A cluster of several runs no further trial."""
+        left = event.get("left")
+        for trial_id in left if isinstance(left, list) else ():
+            trial = self._trials.get(trial_id) if isinstance(trial_id, str) else None
+            if trial is not None and trial.state == "running":
+                trial.state, trial.since = "left", None
+                self._running.discard(trial.trial_id)
+        if why := _text(event.get("why")):
+            self._session = replace(self._session, lost=(*self._session.lost, why))
+
     def _interrupted(self, event: Event) -> None:
         self._end(interrupted=True)
 
@@ -307,7 +320,7 @@ class Course:
         self._end(status=status if isinstance(status, int) else 1)
 
     def _end(self, **how: Any) -> None:
-        self._session = Session(**{**vars(self._session), **how})
+        self._session = replace(self._session, **how)
 
 
 def _text(value: object) -> str:
