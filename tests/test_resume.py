@@ -115,6 +115,29 @@ def test_resume_after_conf_was_edited_is_refused_with_what_differs(tmp_path: Pat
     assert "cluster.containerd.max_concurrent_downloads: 3 -> 7" in refused.err
 
 
+def test_trials_of_one_cell_never_run_two_tests(tmp_path: Path) -> None:
+    """templates/ is no part of a cell's identity, so it is looked at where a sweep goes on."""
+    project = copy_project(tmp_path)
+    sweep = project / "multirun" / "mine"
+    assert python(project, "run.py", *TWO, f"hydra.sweep.dir={sweep}").status == 0
+    ledger = (sweep / "ledger.jsonl").read_bytes()
+    template = project / "templates/deployment.yaml"
+    before = template.read_text("utf-8")
+    template.write_text(
+        before.replace("  template:", "  revisionHistoryLimit: 7\n  template:", 1), "utf-8"
+    )
+    more = python(project, "-m", "imgpull.cli", "resume", str(sweep), "trials=2")
+    assert more.status == 2
+    assert "renders another test than its trials" in more.err
+    assert "+  revisionHistoryLimit: 7" in more.err
+    assert "restore templates/" in more.err
+    assert (sweep / "ledger.jsonl").read_bytes() == ledger
+    # Where nothing is left to run, nothing can differ.
+    assert "nothing to do" in python(project, "-m", "imgpull.cli", "resume", str(sweep)).out
+    template.write_text(before, "utf-8")
+    assert python(project, "-m", "imgpull.cli", "resume", str(sweep), "trials=2").status == 0
+
+
 def test_what_holds_no_sweep_cannot_be_resumed(tmp_path: Path) -> None:
     refused = imgpull(tmp_path, "resume", str(tmp_path))
     assert refused.status == 2

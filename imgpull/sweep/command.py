@@ -27,7 +27,7 @@ from imgpull.engines import Say, Session
 from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep import workers
 from imgpull.sweep.beginning import Request, begin
-from imgpull.sweep.differing import refusal
+from imgpull.sweep.differing import refusal, require_same_tests
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
 from imgpull.sweep.forecasting import forecast
 from imgpull.sweep.lane import Lane, is_lane
@@ -138,6 +138,9 @@ def _run(
     with ExitStack() as held:
         earlier = _take_up(held, config, cells, settings)
         plan = plan_trials(cells, settings.trial_numbers, settings.order, settings.seed, earlier)
+        if earlier:
+            going_on = {planned.cell.cell_id: planned.cell for planned in plan}
+            require_same_tests(earlier, list(going_on.values()))
         if earlier and earlier.ended and not plan:
             print(f"nothing to do: every trial is done in {earlier.directory}")
             return OK

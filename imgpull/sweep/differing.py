@@ -1,21 +1,23 @@
-"""Why a command does not continue a sweep: which fields of its cells are others now.
+"""Why a command does not continue a sweep: fields of its cells, or lines of its test, changed.
 
-Hides where the former values stand: in the configuration that each trial of the sweep ran with.
+Hides where the former values stand: in the configuration that each trial of the sweep ran with, and
+in its bundle.
 """
 
+import difflib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgpull import pipeline
+from imgpull import pipeline, render
 from imgpull.config import job as jobs
 from imgpull.config.job import Job
 from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep.ledger import Event
 from imgpull.sweep.plan import Cell
-from imgpull.sweep.resume import content
+from imgpull.sweep.resume import Earlier, content
 
 _SHOWN = 12  # fields
 _COMPARED = 50  # cells of the sweep: reading each takes some 20 ms
@@ -40,6 +42,34 @@ def refusal(
         hint="undo the change, or begin a sweep of its own: leave out resume and hydra.sweep.dir "
         f"(the sweep's own command: imgpull resume {shlex.quote(str(directory))})",
     )
+
+
+def require_same_tests(earlier: Earlier, cells: Sequence[Cell]) -> None:
+    """ConfigError when trials of one cell would run two tests: templates/ was edited meanwhile."""
+    for cell in cells:
+        ran = earlier.bundles.get(cell.cell_id)
+        if ran is None or cell.files is None or ran[0] == render.bundle_sha256(cell.files):
+            continue
+        before = earlier.directory / ran[1] / "bundle"
+        told = "".join(f"\n    {line}" for line in _edits(before, cell.files))
+        raise ConfigError(
+            f"'{' '.join(cell.overrides)}' renders another test than its trials in "
+            f"{earlier.directory} ran: it is not continued{told}",
+            hint="restore templates/, or begin a sweep of its own: leave out resume and "
+            "hydra.sweep.dir",
+        )
+
+
+def _edits(before: Path, files: Mapping[str, str]) -> list[str]:
+    """The lines that differ between a bundle that ran and one rendered now."""
+    lines: list[str] = []
+    for name in sorted(files):
+        path = before / name
+        was = path.read_text("utf-8").splitlines() if path.is_file() else []
+        edits = difflib.unified_diff(was, files[name].splitlines(), name, name, n=0, lineterm="")
+        lines += [line for line in edits if not line.startswith(("---", "@@"))]
+    rest = len(lines) - _SHOWN
+    return lines[:_SHOWN] + [f"and {rest} more lines"] * (rest > 0)
 
 
 def _changes(directory: Path, asked: set[str], cell: Cell) -> list[str]:

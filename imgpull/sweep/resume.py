@@ -49,6 +49,8 @@ class Earlier:
     ended: bool = False  # its end step was done, and not because of Ctrl-C
     planned: Mapping[str, str] = field(default_factory=dict)  # trial_id -> its number
     cells: frozenset[str] = frozenset()
+    # cell_id -> the newest trial of it that counts: hash of its bundle, its directory's name
+    bundles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def find_earlier(candidates: Iterable[Path], asked: Asked) -> Earlier | None:
@@ -109,6 +111,7 @@ def sweep_directories(root: Path) -> list[Path]:
 def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
     """What is known of a sweep begun before."""
     done: dict[str, Done] = {}
+    bundles: dict[str, tuple[str, str]] = {}
     positions = 0
     logged = {event.get("dir") for event in events if event["event"] == "logged"}
     unlogged = []
@@ -123,6 +126,8 @@ def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
         done[record.trial_id] = Done(number, record.attempt + 1, record.counts)
         planned[record.trial_id] = number
         positions = max(positions, record.position)
+        if record.counts and record.bundle_sha256:
+            bundles[record.cell_id] = record.bundle_sha256, where.as_posix()
         if where.as_posix() not in logged:
             unlogged.append(job_dir)
     parents = [str(event["run_id"]) for event in events if event["event"] == "parent"]
@@ -137,6 +142,7 @@ def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
         ended=_ended(events),
         planned=planned,
         cells=content(directory, events)[0],
+        bundles=bundles,
     )
 
 
