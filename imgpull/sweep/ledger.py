@@ -186,10 +186,8 @@ def elapsed_s(events: Iterable[Event]) -> float:
     """How long the sessions lasted together, as far as their lines tell, by no wall clock."""
     total_s = 0.0
     for session in sessions(events):
-        ticks = [e["clock_s"] for e in session if isinstance(e.get("clock_s"), int | float)]
-        told_s = ticks[-1] - ticks[0] if ticks else 0.0
-        # A ledger made anew from directories has one moment only: then its trials' own times.
-        trials_s = sum(float(e.get("wall_s") or 0) for e in session if e["event"] == "finished")
-        rebuilt = any(e.get("rebuilt") for e in session)
-        total_s += trials_s if rebuilt or not ticks else max(told_s, 0.0)
+        clock = SessionClock()
+        for event in session:
+            clock.take(event)
+        total_s += clock.spent_s(None)
     return total_s
