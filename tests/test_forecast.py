@@ -141,6 +141,11 @@ def test_two_clusters_of_two_prices(real: Callable[..., Job]) -> None:
     assert [(p.nodes, p.node_hours.value) for p in pools(every, prices)] == [(2, 6.0), (4, 6.0)]
     # each pool is as large as its trials: nothing is added
     assert totals(every, prices).pool_cost.value == pytest.approx(7.8)
+    # side by side: 3 x 1 h on one, 3 x 0.5 h on the other; on one cluster they add up
+    assert totals(every, prices).wall_s.value == pytest.approx(3 * 3600)
+    same = [cell(small), cell(replace(large, engine=small.engine))]
+    plan, found = told(same, [3600.0, 1800.0], trials=3)
+    assert totals(rows(plan, found, prices), prices).wall_s.value == pytest.approx(4.5 * 3600)
 
 
 # Laws of the sums

@@ -18,6 +18,7 @@ from imgpull.sweep.forecasting.predicting import Say
 from imgpull.sweep.forecasting.prices import Prices, read_prices
 from imgpull.sweep.forecasting.sensitivity import Sensitivity, sensitivity
 from imgpull.sweep.forecasting.spend import Pool, Row, Totals, pools, rows, totals
+from imgpull.sweep.lanes import lanes_of
 from imgpull.sweep.plan import Excluded, Matrix, Planned
 
 NOT_COUNTED = "system pool, control plane, disks, registry, network, and time before and after"
@@ -160,12 +161,9 @@ def _time_notes(report: PlanReport) -> list[str]:
     found = []
     if not all(row.real for row in report.rows):
         found.append("simulated: time is this computer's; start-up, tracking and plots come on top")
-    places = {pool.cluster for pool in report.pools}
-    if len(places) > 1:
-        longest = max(pool.hours.value or 0.0 for pool in report.pools)
-        found.append(
-            f"{len(places)} clusters: side by side {longest:.1f} h at least, else one after another"
-        )
+    lanes = lanes_of([row.planned for row in report.rows])
+    if len(lanes) > 1:
+        found.append(f"{len(lanes)} clusters side by side: the time is that of the longest")
     constants = [f"{o.name} {o.took_s:g} s ({o.source})" for o in overheads_of(report)]
     if constants:
         found.append(f"around each simulated test: {'; '.join(constants)}")

@@ -14,6 +14,7 @@ from imgpull.config.job import Job
 from imgpull.sweep.forecasting.forecast import Forecast, cost_per_hour
 from imgpull.sweep.forecasting.predicting import Prediction
 from imgpull.sweep.forecasting.prices import Prices
+from imgpull.sweep.lanes import lanes_of
 from imgpull.sweep.plan import Planned
 
 _HOUR_S = 3600.0
@@ -153,7 +154,7 @@ def _pool(same: Sequence[Row], prices: Prices) -> Pool:
 class Totals:
     """What the whole plan takes."""
 
-    wall_s: Total
+    wall_s: Total  # of the longest lane
     virtual_s: Total  # of the simulated trials
     waiting_share: float | None  # of the trials' own time, where it is known
     pulling_share: float | None
@@ -171,7 +172,7 @@ def totals(found: Sequence[Row], prices: Prices) -> Totals:
     real = [row for row in found if row.real]
     egress = prices.of_bytes(math.fsum(row.registry_bytes or 0.0 for row in real))
     return Totals(
-        wall_s=total(row.wall_s for row in found),
+        wall_s=_longest_lane(found),
         virtual_s=total(row.prediction.virtual_s for row in found if not row.real),
         waiting_share=_share(found, lambda row: row.prediction.waiting_s),
         pulling_share=_share(found, lambda row: row.prediction.pulling_s),
@@ -182,6 +183,15 @@ def totals(found: Sequence[Row], prices: Prices) -> Totals:
         registry_bytes=total(row.registry_bytes for row in found),
         virtual_bytes=total(row.virtual_bytes for row in found),
     )
+
+
+def _longest_lane(found: Sequence[Row]) -> Total:
+    """Seconds from the first trial to the last: several clusters run theirs side by side."""
+    wall_s = {row.planned.trial_id: row.wall_s for row in found}
+    lanes = lanes_of([row.planned for row in found]).values()
+    each = [total(wall_s[planned.trial_id] for planned in lane) for lane in lanes]
+    known = [lane.value for lane in each if lane.value is not None]
+    return Total(max(known) if known else None, sum(lane.unknown for lane in each))
 
 
 def _cost(found: Sequence[Row]) -> Total:
