@@ -1,9 +1,11 @@
 """From a command to its cells: composed as Hydra does, constrained, checked, and run as such."""
 
+import copy
 import random
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from imgpull.cl2 import alike
 from imgpull.cl2.places import Loader
 from imgpull.config import job as jobs
 from imgpull.config import schema
+from imgpull.config.typed import Shared
 from imgpull.errors import ImgpullError
 from imgpull.results.record import read_record
 from imgpull.sweep.composing import Composer
@@ -64,7 +67,8 @@ CHOICES: dict[str, list[str]] = {
     "cluster.node.max_pods": ["30", "110"],
     "cluster.registry.server": ["other.example.com"],
     "cluster.node_selector": ["{pool: a}", "{}"],
-    "image.name": ["renamed", "'a b'"],
+    "image.name": ["renamed", "'a b'", "${image.reference}", "${.reference}"],
+    "wait_timeout": ["10m", "${pod_startup_threshold}", "${oc.select:pod_startup_threshold}"],
     "image.digest": ["null"],
     "+cluster.node_selector.zone": ["a", "'1'"],
     "++cluster.zones": ["3"],
@@ -122,6 +126,38 @@ def test_a_cell_is_composed_as_hydra_composes_it(loader: ConfigLoader, seed: int
             "hydra.sweep.dir='/a b'",
             "hydra.sweep.subdir='3'",
         )
+
+
+@pytest.mark.parametrize(
+    "follower",
+    [
+        "image.name=${cluster.registry.server}", "image.name=a/${cluster.registry.server}/b",
+        "image.name=${image.reference}", "image.name=${.reference}",
+        "image.name=${oc.select:cluster.registry.server}",
+        "image.name='${cluster.${allow[0]}}'", "+image.x=[{y: ${cluster.registry}}]",
+    ],
+)  # fmt: skip
+def test_what_follows_a_key_follows_it_in_each_cell(loader: ConfigLoader, follower: str) -> None:
+    master = composed(loader)
+    ours = Composer(loader, master)
+    for server in ("a.example.com", "b.example.com", "a.example.com"):
+        cell = [f"cluster.registry.server={server}", "allow=[registry.server]", follower]
+        assert not isinstance(require_equal(loader, master, ours, *cell), tuple)
+
+
+def test_the_job_of_a_cell_is_what_it_would_be_alone(loader: ConfigLoader) -> None:
+    ours, shared = Composer(loader, composed(loader)), Shared()
+    levels = product(
+        ("image=vllm", "image=pytorch_large"), ("cluster.zones=1", "cluster.zones=3"),
+        ("replicas=1", "replicas=2", "engine.rates.api_call_s=0.5"),
+    )  # fmt: skip
+    found = set()
+    for cell in levels:
+        values = ours.values(cell)
+        job = jobs.job_from(values, shared)
+        assert job == jobs.job_from(copy.deepcopy(values))
+        found.add(jobs.cell_id(job))
+    assert len(found) == 12
 
 
 @pytest.mark.parametrize(

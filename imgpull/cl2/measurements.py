@@ -7,7 +7,7 @@ Source: perf-tests 4b34154 clusterloader2/pkg/measurement/common.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from imgpull.cl2.places import Place
@@ -98,6 +98,10 @@ class MeasurementCall:
     def text(self, name: str) -> str:
         """A param that is text; empty when absent."""
         return str(self.params.get(name) or "")
+
+    @cached_property  # asked for in every cell of a matrix, whose calls are the same objects
+    def _queries(self) -> "PrometheusQueries":
+        return _queries(self)
 
     def error(self, reason: str, *, hint: str) -> RenderError:
         """The error to raise about this call."""
@@ -194,6 +198,10 @@ def _checked(call: MeasurementCall) -> MeasurementCall:
 
 def prometheus_queries(call: MeasurementCall) -> PrometheusQueries:
     """The queries of a GenericPrometheusQuery call; RenderError where CL2 would refuse them."""
+    return call._queries
+
+
+def _queries(call: MeasurementCall) -> PrometheusQueries:
     params = call.params
     for name in ("metricName", "metricVersion", "unit"):
         _text(call, params, name)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from imgpull.config import checks, readymade, schema
 from imgpull.config.engine import check_fit, check_real, engine_from
 from imgpull.config.image import Image, Layer, check_digests, image_from, layers_from
 from imgpull.config.sweeping import settings_of
-from imgpull.config.typed import no_value, typed
+from imgpull.config.typed import Shared, no_value, typed
 from imgpull.errors import ConfigError
 
 
@@ -86,20 +86,24 @@ def _plain(value: Any) -> Any:
     return value.name if isinstance(value, Enum) else value
 
 
-def job_from(values: Mapping[str, Any]) -> Job:
-    """The Job that a resolved configuration asks for; ConfigError names the key and the fix."""
-    config: schema.Config = typed(values, schema.Config)
-    checks.check_image(config.image)
-    engine = engine_from(config.engine)
+def job_from(values: Mapping[str, Any], shared: Shared | None = None) -> Job:
+    """The Job that a resolved configuration asks for; ConfigError names the key and the fix.
+
+    `shared` is what other cells of its matrix have in common with it.
+    """
+    shared = shared or Shared()
+    config: schema.Config = typed(values, schema.Config, shared=shared)
+    image = shared.made("Image", config.image, _image)
+    engine = shared.made("Engine", config.engine, engine_from)
     job = Job(
         deployments=config.deployments,
         replicas=config.replicas,
         qps=config.qps,
         nodes=config.nodes,
-        image=image_from(config.image),
-        cluster=checks.checked_cluster(config.cluster),
+        image=image,
+        cluster=shared.made("Cluster", config.cluster, checks.checked_cluster),
         engine=engine,
-        further_images=_further_images(engine),
+        further_images=shared.made("Images", engine, _further_images),
         cache=config.cache.name,
         trial=config.trial,
         pod_startup_threshold_s=_duration(config, "pod_startup_threshold"),
@@ -114,6 +118,11 @@ def job_from(values: Mapping[str, Any]) -> Job:
     settings_of(config)
     _check(job)
     return job
+
+
+def _image(image: schema.Image) -> Image:
+    checks.check_image(image)
+    return image_from(image)
 
 
 def _ready_made(engine: schema.Engine) -> dict[str, str] | None:
@@ -301,15 +310,20 @@ def _physical_test(job: Job) -> dict[str, Any]:
 
 
 def physical(job: Job) -> dict[str, Any]:
-    """The fields that make a cell what it is, named one by one: a new option changes no old id."""
-    cluster = asdict(job.cluster)
+    """The fields that make a cell what it is, as its id is made of them."""
+    found: dict[str, Any] = json.loads(_content_text(_physical(job)))
+    return found
+
+
+def _physical(job: Job) -> dict[str, Any]:
+    """Named one by one: a new option changes no old id."""
     return {
         **_physical_test(job),
         "nodes": job.nodes,
         "cache": job.cache,
         "containerd_scrape_interval_s": job.containerd_scrape_interval_s,
         "cluster": {
-            key: cluster[key]
+            key: getattr(job.cluster, key)
             for key in (
                 "name", "provider", "region", "kubernetes_version", "containerd_version",
                 "node_selector", "tolerations", "zones", "node", "registry", "kubelet",
@@ -334,9 +348,9 @@ def _physical_engine(job: Job) -> dict[str, Any]:
     if isinstance(engine, schema.SimEngine):
         found["rates"] = dict(engine.rates)
         if engine.faults != schema.Faults():
-            found["faults"] = asdict(engine.faults)
+            found["faults"] = engine.faults
         if job.cache == "as_is" and engine.held != schema.Held():
-            found["held"] = asdict(engine.held)
+            found["held"] = engine.held
         if job.further_images:
             further = job.further_images.items()
             found["images"] = {name: _physical_layers(layers) for name, layers in further}
@@ -346,20 +360,28 @@ def _physical_engine(job: Job) -> dict[str, Any]:
 def _physical_layers(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
     """A digest only where one is given."""
     return [
-        {key: value for key, value in asdict(layer).items() if value is not None}
-        for layer in layers
+        {key: value for key, value in vars(layer).items() if value is not None} for layer in layers
     ]
 
 
 def content_id(content: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name this content, whatever the order of its keys."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_content_text(content).encode()).hexdigest()[:12]
+
+
+def _content_text(content: Mapping[str, Any]) -> str:
+    # asdict() would copy each leaf, and take most of the time.
+    return json.dumps(
+        content,
+        sort_keys=True,
+        separators=(",", ":"),
+        default=lambda value: vars(value) if is_dataclass(value) else str(value),
+    )
 
 
 def cell_id(job: Job) -> str:
     """The cell's name: equal for every trial of it, on every machine."""
-    return content_id(physical(job))
+    return content_id(_physical(job))
 
 
 FACTORS: Mapping[str, Callable[[Job], Any]] = {

@@ -5,7 +5,7 @@ added with `+` in silence, loses the path of a nested key, and takes 50 ms for o
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -15,12 +15,31 @@ from typing import Any, Union, get_args, get_origin
 from imgpull.errors import ConfigError
 
 
-def typed(values: Any, kind: Any, path: str = "") -> Any:
+class Shared:
+    """What was last made of each part of a configuration, while its values are the same object.
+
+    Configurations of one matrix share most of their parts, which nobody changes (composing.py).
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Any, Any]] = {}
+
+    def made(self, part: str, values: Any, make: Callable[[Any], Any]) -> Any:
+        """`make(values)`, or what it gave when this part was last these very values."""
+        last = self._last.get(part)
+        if last is None or last[0] is not values:
+            self._last[part] = last = values, make(values)
+        return last[1]
+
+
+def typed(values: Any, kind: Any, path: str = "", shared: Shared | None = None) -> Any:
     """`values` as a `kind` of the schema; ConfigError names the key under `path` and the fix."""
     if kind is Any:
         return values
     if _is_group(kind):
-        return _group(values, kind, path)
+        if shared is None or not path:
+            return _group(values, kind, path, shared)
+        return shared.made(path, values, lambda new: _group(new, kind, path, shared))
     origin, inner = _parts(kind)
     if origin in (types.UnionType, Union):
         (wanted,) = (one for one in inner if one is not types.NoneType)
@@ -49,7 +68,7 @@ def _fields(kind: Any) -> Mapping[str, Any]:
     return {item.name: item for item in fields(kind)}
 
 
-def _group(values: Any, kind: Any, path: str) -> Any:
+def _group(values: Any, kind: Any, path: str, shared: Shared | None) -> Any:
     known = _fields(kind)
     valid = f"valid keys here: {', '.join(sorted(known))}"
     if not isinstance(values, Mapping):
@@ -68,7 +87,10 @@ def _group(values: Any, kind: Any, path: str) -> Any:
         if name not in values and is_dataclass(item.type) and item.default is MISSING:
             typed({}, item.type, f"{begin}{name}")  # a whole group that has no defaults
     return kind(
-        **{name: typed(item, known[name].type, f"{begin}{name}") for name, item in values.items()}
+        **{
+            name: typed(item, known[name].type, f"{begin}{name}", shared)
+            for name, item in values.items()
+        }
     )
 
 

@@ -25,7 +25,9 @@ from imgpull.errors import ConfigError
 
 Path = tuple[str | int, ...]
 
-_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_KEY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+# An interpolation of a key that is written out; the rest are relative, nested or call a resolver.
+_FOLLOWED = re.compile(rf"\${{({_KEY.pattern})}}")
 # Where a sweep puts a job; Hydra's own default there is an interpolation.
 _PLACES = ("hydra.sweep.dir", "hydra.sweep.subdir")
 _KEPT = 8  # configurations kept open for the cells to come
@@ -35,13 +37,22 @@ _KEPT = 8  # configurations kept open for the cells to come
 class _Base:
     """What Hydra composed, with all that is read from it for each cell.
 
-    `values` is None when some key has no value yet; `interpolated` are paths that follow others.
+    `values` is None when some key has no value yet; `interpolated` are paths that follow other
+    keys, with these keys, or None where they cannot be told.
     """
 
     packed: bytes
     values: Mapping[str, Any] | None
-    interpolated: tuple[Path, ...]
+    interpolated: Mapping[Path, tuple[str, ...] | None]
     spans: bool  # an experiment with a matrix of its own
+
+    def following(self, keys: Sequence[str]) -> list[Path]:
+        """The paths that may have other values once these keys have."""
+        return [
+            path
+            for path, followed in self.interpolated.items()
+            if followed is None or any(_touch(one, key) for one in followed for key in keys)
+        ]
 
 
 class Composer:
@@ -75,7 +86,7 @@ class Composer:
         paths = [tuple(key.split(".")) for key in keys if not key.startswith("hydra.")]
         values = dict(base.values)
         try:
-            for path in (*paths, *base.interpolated):
+            for path in (*paths, *base.following(keys)):
                 _put(values, path, _plain(config, path))
         except OmegaConfBaseException:
             return jobs.resolve(config)  # raises, and says it well
@@ -205,11 +216,15 @@ class Composer:
                 values = jobs.resolve(config)
             except ConfigError:
                 values = None  # each cell tells by itself, perhaps it gives what is missing
-            paths = tuple(
-                path for key in config if key != "hydra" for path in _interpolated(config, str(key))
-            )
+            texts = {
+                path: text
+                for key in config
+                if key != "hydra"
+                for path, text in _interpolated(config, str(key))
+            }
             spans = bool(config.hydra.sweeper.get("params"))
-            self._bases[rest] = _Base(pickle.dumps(config, protocol=5), values, paths, spans)
+            packed = pickle.dumps(config, protocol=5)
+            self._bases[rest] = _Base(packed, values, _followed(texts), spans)
         return self._bases[rest]
 
 
@@ -225,8 +240,12 @@ def composer(loader: ConfigLoader, master: DictConfig) -> Composer:
 
 def _meets(key: str, keys: Sequence[str]) -> bool:
     """Whether the order of setting matters: another override is of this key, above or below it."""
-    near = [o for o in keys if f"{o}.".startswith(f"{key}.") or f"{key}.".startswith(f"{o}.")]
-    return len(near) > 1
+    return sum(_touch(key, other) for other in keys) > 1
+
+
+def _touch(one: str, other: str) -> bool:
+    """Whether one of these keys is the other or lies within it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _holds_value(config: DictConfig, key: str) -> bool:
@@ -242,17 +261,28 @@ def _holds_value(config: DictConfig, key: str) -> bool:
     return key in _PLACES or not node._is_interpolation()
 
 
-def _interpolated(container: Any, key: str | int) -> Iterator[Path]:
-    """The paths at and below container[key] whose values are read from elsewhere."""
+def _interpolated(container: Any, key: str | int) -> Iterator[tuple[Path, str]]:
+    """The paths at and below container[key] that read others' values, and the text that does."""
     node = container._get_node(key)
     if node is None or node._is_none() or node._is_missing():
         return
     if node._is_interpolation():
-        yield (key,)
+        yield (key,), str(node._value())
     elif isinstance(node, DictConfig | ListConfig):
         inside: Any = range(len(node)) if isinstance(node, ListConfig) else list(node.keys())
         for inner in inside:
-            yield from ((key, *path) for path in _interpolated(node, inner))
+            yield from (((key, *path), text) for path, text in _interpolated(node, inner))
+
+
+def _followed(texts: Mapping[Path, str]) -> dict[Path, tuple[str, ...] | None]:
+    """The keys that interpolations read; None where one reads another, or is no plain key."""
+    themselves = [".".join(map(str, path)) for path in texts]
+    found: dict[Path, tuple[str, ...] | None] = {}
+    for path, text in texts.items():
+        keys = tuple(_FOLLOWED.findall(text))
+        chained = any(_touch(key, other) for key in keys for other in themselves)
+        found[path] = None if chained or "${" in _FOLLOWED.sub("", text) else keys
+    return found
 
 
 def _plain(config: DictConfig, path: Path) -> Any:

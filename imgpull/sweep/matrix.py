@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from imgpull import engines, render
 from imgpull.config import job as jobs
 from imgpull.config import sweeping
+from imgpull.config.typed import Shared
 from imgpull.errors import ConfigError
 from imgpull.sweep.composing import Composer, composer
 from imgpull.sweep.exclude import Exclusion, exclusion
@@ -32,7 +33,7 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
     combinations = _combinations(loader, arguments)
     composed = composer(loader, config)
     cells: dict[str, Cell] = {}
-    left_out = _LeftOut()
+    left_out, shared = _LeftOut(), Shared()
     with Progress() as progress:
         for number, (overrides, swept) in enumerate(combinations, 1):
             progress.step(f"checking cell {number} of {len(combinations)}")
@@ -40,7 +41,7 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
             # Before any check: what cannot run is a good reason to leave it out.
             if left_out.takes(overrides, swept, values):
                 continue
-            cell = _checked(*_cell(overrides, swept, values))
+            cell = _checked(*_cell(overrides, swept, values, shared))
             if cell.cell_id in cells:
                 first = " ".join(cells[cell.cell_id].overrides)
                 raise ConfigError(
@@ -57,7 +58,7 @@ def checked_matrix(loader: ConfigLoader, config: DictConfig, arguments: Sequence
 
 def checked_cell(overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]) -> Cell:
     """The one cell that these overrides gave these values, checked."""
-    return _checked(*_cell(overrides, swept, values))
+    return _checked(*_cell(overrides, swept, values, Shared()))
 
 
 class _LeftOut:
@@ -144,10 +145,10 @@ def _composed(composed: Composer, overrides: tuple[str, ...], swept: Swept) -> M
 
 
 def _cell(
-    overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any]
+    overrides: tuple[str, ...], swept: Swept, values: Mapping[str, Any], shared: Shared
 ) -> tuple[Cell, engines.Engine]:
     """The cell without its bundle, and the engine that it asks for."""
-    job = jobs.job_from(values)
+    job = jobs.job_from(values, shared)
     engine = engines.build(job)
     subject = engine.subject
     # A recorded report is a factor by its name: a path would differ between machines.

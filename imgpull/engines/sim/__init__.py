@@ -17,8 +17,6 @@ from imgpull.config import schema
 from imgpull.config.image import Layer
 from imgpull.config.job import Job
 from imgpull.engines.door import Outcome, Say, subject_of
-from imgpull.engines.sim.gathered import EPOCH
-from imgpull.engines.sim.interpreter import Interpreter
 from imgpull.engines.sim.subset import require_playable
 from imgpull.errors import ConfigError, RenderError
 from imgpull.render import OVERRIDES, Bundle
@@ -32,8 +30,14 @@ class SimEngine:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._made: model.World | None = None
         # Pod startup as CL2 measures it since 2026-05: from watch events alone.
         self.subject = subject_of(job, pod_startup_semantics="watch")
+
+    def _world(self) -> model.World:
+        if self._made is None:
+            self._made = _world(self._job)
+        return self._made
 
     def check(self) -> None:
         """ConfigError when the world cannot be simulated."""
@@ -42,20 +46,24 @@ class SimEngine:
                 f"image '{self._job.image.name}' has no layer table, which the simulator needs",
                 hint="add image.layers (see conf/image/pytorch_large.yaml)",
             )
-        _world(self._job)
+        self._world()
 
     def validate(self, files: Mapping[str, str]) -> None:
         """RenderError when the bundle asks for what the simulator does not know."""
-        require_playable(render.load(files), _world(self._job))
+        require_playable(render.load(files), self._world())
         _scrape_interval_s(files)
 
     def run(self, bundle: Bundle | None, out: Path, say: Say) -> Outcome:
         """Simulate the bundle and leave CL2's report, events, pods and series."""
+        # Checking a matrix needs neither.
+        from imgpull.engines.sim.gathered import EPOCH
+        from imgpull.engines.sim.interpreter import Interpreter
+
         if bundle is None:
             raise RenderError("the simulator was given no bundle", hint="this is a bug: report it")
         files = render.read(bundle)
         test = render.load(files)
-        run = Interpreter(_world(self._job), test, _scrape_interval_s(files))
+        run = Interpreter(self._world(), test, _scrape_interval_s(files))
         for step in test.steps:
             say(step.name)
             run.step(step)

@@ -114,7 +114,7 @@ def _check_nodes(call: cl2.MeasurementCall, node_labels: dict[str, str]) -> None
 def _check_query(call: cl2.MeasurementCall, query: cl2.Query, world: World) -> None:
     version = world.containerd.version
     try:
-        unknown, patterns = _not_simulated(query.query.replace("%v", "600s"), version)
+        unknown, patterns = _not_simulated(query.query, version)
     except RenderError as error:
         raise call.error(f"{query.name}: {error.message}", hint=error.hint) from error
     known = exporters.known_metrics(version) if unknown or patterns else frozenset()
@@ -132,9 +132,9 @@ def _check_query(call: cl2.MeasurementCall, query: cl2.Query, world: World) -> N
 
 
 @lru_cache(maxsize=1024)  # the cells of a matrix ask the same
-def _not_simulated(bounded: str, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _not_simulated(query: str, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The metrics and the selectors of a query that this containerd exposes nothing for."""
-    known = exporters.known_metrics(version)
+    known, bounded = exporters.known_metrics(version), query.replace("%v", "600s")
     promql.check(bounded)
     patterns = promql.name_patterns(bounded).items()
     return (
