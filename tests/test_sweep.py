@@ -174,8 +174,8 @@ JOB_FILES = {
     "measurements.csv", "pods.csv", "pulls.csv", "report", "run.log", "series.csv",
 }  # fmt: skip
 SWEEP_FILES = {
-    "0", "1", "2", "3", "multirun.yaml", "ledger.jsonl", "summary.csv", "plots", "report.html",
-    "report.md",
+    "0", "1", "2", "3", "multirun.yaml", "ledger.jsonl", "summary.csv", "cells.csv", "plots",
+    "report.html", "report.md",
 }  # fmt: skip
 
 
@@ -316,7 +316,7 @@ def test_mlflow_has_one_parent_and_a_child_a_trial_whose_params_differ_as_asked(
     assert parent.data.metrics["trials/valid"] == parent.data.metrics["cells/total"] == 4
     assert "one trial a cell is not evidence" in parent.data.tags["mlflow.note.content"]
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {
-        "summary.csv", "plots", "ledger.jsonl", "report.html", "report.md",
+        "summary.csv", "cells.csv", "plots", "ledger.jsonl", "report.html", "report.md", "tables",
     }  # fmt: skip
 
 

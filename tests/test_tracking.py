@@ -224,7 +224,7 @@ def test_tags_say_what_was_measured_by_whom_and_how_it_ended(root: Path, sweep: 
         "imgpull.kind": "trial", "imgpull.sweep": SWEEP, "imgpull.engine": "sim",
         "imgpull.measured_by": "simcluster", "imgpull.verdict": "degraded",
         "imgpull.reasons": "clock skew 2 s; scrape gap", "imgpull.slo": "missed",
-        "imgpull.cell": "cell-a", "imgpull.trial": "1", "imgpull.trial_id": "cell-a-1",
+        "imgpull.cell": "cell-a", "imgpull.name": "r5 q10", "imgpull.trial": "1", "imgpull.trial_id": "cell-a-1",
         "imgpull.attempt": "2", "imgpull.job_dir": str(job), "imgpull.git_dirty": "false",
         "imgpull.fingerprint": '{"containerd": "2.1.9", "engine": "sim"}',
         "versions.imgpull": "0.1.0", "digests.image": "sha256:aa",
@@ -325,7 +325,7 @@ def test_a_sweep_is_a_parent_and_its_trials_are_children(root: Path, sweep: Path
     assert run.data.tags["imgpull.engine"] == "sim"
     assert run.data.tags["imgpull.command"] == "python run.py -m"
     assert run.data.tags["mlflow.source.git.commit"] == "abc123"
-    assert run.data.tags["mlflow.note.content"] == "# simulated"
+    assert run.data.tags["mlflow.note.content"].startswith("# simulated\n")
     names = {file.path for file in client(root).list_artifacts(parent)}
     assert names == {"summary.csv", "plots"}
 

@@ -24,11 +24,11 @@ def read_sweep(sweep_dir: Path) -> pd.DataFrame:
     return read(sweep_dir)
 
 
-def write_summary(sweep_dir: Path) -> Path:
-    """Write `summary.csv` into the sweep's directory; two equal sweeps have equal files."""
+def write_summary(sweep_dir: Path, frame: pd.DataFrame | None = None) -> Path:
+    """Write `summary.csv` and `cells.csv`; two equal sweeps have equal files."""
     from imgpull.analysis.summary import write_summary as write
 
-    return write(sweep_dir)
+    return write(sweep_dir, frame)
 
 
 def print_table(frame: pd.DataFrame, console: Console) -> None:

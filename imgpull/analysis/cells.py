@@ -1,7 +1,7 @@
 """What a cell is: which columns are factors, which of them vary, and a cell's trials as one row.
 
-Hides how trials become a cell's number: the median over the trials that count, because the trial
-is the unit of replication and one odd trial should not move it.
+Hides how trials become a cell's number: their geometric mean, as in every comparison and report,
+because the trial is the unit of replication and what matters between cells is a ratio.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imgpull.analysis.statistics import estimate
+from imgpull.analysis.statistics import estimate, mean
 
 # Columns of the summary before the factors.
 ABOUT = (
@@ -55,11 +55,11 @@ def last_attempts(frame: pd.DataFrame) -> pd.DataFrame:
 def cells(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, ordered by the levels of what varies.
 
-    Numbers are medians over counted trials (NaN when none counts); `n_trials` is how many count,
-    `verdicts` says what became of all, `slo_missed` how many counted trials missed their threshold.
-    Where the median of a pull's p50 or p99 is known only from below, it is NaN and
-    `image_pull_p99_at_least_s` has the bound. `image_pull_p50_low_s` and `_high_s` are the 95 %
-    interval of the trials' geometric mean, NaN where there is none.
+    Numbers are geometric means over counted trials (NaN when none counts); `n_trials` is how many
+    count, `verdicts` says what became of all, `slo_missed` how many counted trials missed their
+    threshold. Where a trial's p50 or p99 of the pull is known only from below, the cell's is NaN
+    and `image_pull_p99_at_least_s` has what it is over. `image_pull_p50_low_s` and `_high_s` are
+    the 95 % interval, NaN where there is none.
     """
     keys = varied(frame)
     rows = [
@@ -90,13 +90,12 @@ def _numbers(frame: pd.DataFrame) -> list[str]:
 
 def _cell(group: pd.DataFrame) -> dict[str, Any]:
     counted = group[group["counts"]]
-    medians = counted[_numbers(group)].median()
     return {
         "cell_id": group["cell_id"].iloc[0],
         "name": group["name"].iloc[0],
         "engine": group["engine"].iloc[0],
         **{name: group[name].iloc[0] for name in factors(group)},
-        **{name: medians[name] for name in _numbers(group)},
+        **{name: mean(counted[name].to_numpy(float)) for name in _numbers(group)},
         **_censored(counted, "p50"),
         **_censored(counted, "p99"),
         **_limits(counted),
@@ -107,17 +106,12 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _censored(counted: pd.DataFrame, statistic: str) -> dict[str, float]:
-    """The median of a percentile of the image pull, or what it at least is.
-
-    Each censored trial is put at its bound, then at infinity: where both medians agree the median
-    is known although a trial's value is not.
-    """
+    """A percentile of the image pull, or what it at least is where a trial's is only a bound."""
     value, at_least = f"image_pull_{statistic}_s", f"image_pull_{statistic}_at_least_s"
-    exact, bound = counted[value], counted[at_least]
-    low = float(exact.fillna(bound).median())
-    high = float(exact.where(exact.notna() | bound.isna(), np.inf).median())
-    known = low == high
-    return {value: low if known else np.nan, at_least: np.nan if known else low}
+    exact, bound = counted[value].to_numpy(float), counted[at_least].to_numpy(float)
+    open_end = bool((np.isnan(exact) & ~np.isnan(bound)).any())
+    found = mean(np.where(np.isnan(exact), bound, exact))
+    return {value: np.nan if open_end else found, at_least: found if open_end else np.nan}
 
 
 def _limits(counted: pd.DataFrame) -> dict[str, float]:

@@ -38,7 +38,7 @@ class Sweep:
 
     @cached_property
     def cells(self) -> "pd.DataFrame":
-        """A row a cell: medians over its trials that count."""
+        """A row a cell: geometric means over its trials that count; what `cells.csv` holds."""
         from imgpull.analysis.cells import cells
 
         return cells(self.trials)

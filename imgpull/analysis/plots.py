@@ -1,6 +1,7 @@
 """The comparison plots: every pull, every pod and every node of a sweep, cell beside cell.
 
-Hides the marks, what is left out to stay readable, and the rule that engines never share an axis.
+The heat map of the matrix is here too. Hides the marks, what is left out to stay readable, and the
+rule that engines never share an axis.
 The only file that draws with seaborn.
 """
 
@@ -14,6 +15,8 @@ import pandas as pd
 
 from imgpull.analysis.cells import last_attempts, varied
 from imgpull.analysis.layout import Layout, layout_of
+from imgpull.analysis.report.matrix import HeatMap, heat_maps
+from imgpull.analysis.report.story import views_of
 from imgpull.analysis.trial_files import files_of, number
 from imgpull.analysis.wording import cell_text, constants, plural
 from imgpull.errors import ReportError
@@ -88,11 +91,15 @@ def figures(sweep_dir: Path, frame: pd.DataFrame) -> dict[str, Any]:
     drawn = counted[layout.place[counted.index].isin(layout.places)]
     tidy = _tidy(sweep_dir, drawn)
     tidy = tidy.assign(place=tidy["row"].map(layout.place), hue=tidy["row"].map(layout.hue))
-    return {
+    drawn_plots = {
         plot.name: _draw(plot, data, layout, frame)
         for plot in _PLOTS
         if len(data := tidy[tidy["quantity"] == plot.name])
     }
+    if frame["cell_id"].nunique() == 1:
+        return drawn_plots
+    maps = heat_maps(frame, layout, views_of(frame))
+    return drawn_plots | ({"heat_map": _draw_map(maps[0], frame)} if maps else {})
 
 
 # ---- The data: one number a row --------------------------------------------------------------
@@ -218,3 +225,49 @@ def _caption(plot: _Plot, data: pd.DataFrame, layout: Layout, frame: pd.DataFram
         shown = len(layout.places)
         text += f" The first {shown} of {shown + layout.left_out} positions: the table has all."
     return text
+
+
+# ---- The heat map ----------------------------------------------------------------------------
+
+_LIGHT, _DARK = (0.95, 0.97, 0.99), (0.50, 0.70, 0.90)  # the report's: dark ink is read on both
+
+
+def _draw_map(found: HeatMap, frame: pd.DataFrame) -> Any:
+    """The first map of the report as a picture, for places that show no page."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    size = (3.2 + 1.6 * len(found.columns), 2.4 + 0.55 * len(found.rows))
+    figure = Figure(figsize=(max(size[0], 6.5), size[1]), layout="constrained")
+    axes = figure.subplots()
+    shades = LinearSegmentedColormap.from_list("shades", [_LIGHT, _DARK])
+    for down, (_, squares) in enumerate(found.rows):
+        for across, square in enumerate(squares):
+            if square is None:
+                continue
+            if square.shade is not None:
+                color = shades(square.shade / 100)
+                axes.fill_between([across, across + 1], down, down + 1, color=color, linewidth=0)
+            text = ("★ " if square.best else "") + square.text
+            axes.text(across + 0.5, down + 0.4, text, ha="center", va="center", fontsize=11)
+            below = " ".join(filter(None, [square.interval, square.mark]))
+            axes.text(across + 0.5, down + 0.75, below, ha="center", va="center", fontsize=7.5)
+    axes.set_xticks([place + 0.5 for place in range(len(found.columns))], found.columns)
+    axes.set_yticks([place + 0.5 for place in range(len(found.rows))], [r for r, _ in found.rows])
+    axes.set(xlim=(0, len(found.columns)), ylim=(len(found.rows), 0))
+    axes.set(xlabel=found.across, ylabel=found.down)
+    axes.tick_params(length=0)
+    axes.hlines(range(1, len(found.rows)), 0, len(found.columns), color="white", linewidth=2)
+    axes.vlines(range(1, len(found.columns)), 0, len(found.rows), color="white", linewidth=2)
+    simulated = ", simulated" if set(frame["engine"]) == {"sim"} else ""
+    title = f"{found.title[0].upper()}{found.title[1:]}, {found.measure.unit}{simulated}"
+    axes.set_title(title, loc="left", fontsize=14, weight="bold", pad=12)
+    best = "lowest" if found.measure.lower_is_better else "highest"
+    caption = (
+        f"Geometric means over trials, 95 % intervals in brackets. Darker: larger; no shade: not "
+        f"shown to be above the lowest. ★: {best}. {constants(frame)}; "
+        f"engine {frame['engine'].iloc[0]}."
+    )
+    width = int(figure.get_figwidth() * 13)
+    figure.supxlabel(textwrap.fill(caption, width), x=0.01, ha="left", fontsize=9, color="0.3")
+    return figure

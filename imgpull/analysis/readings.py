@@ -24,7 +24,12 @@ def level_of(value: Any) -> Any:
 
 
 def compare_groups(
-    before: pd.DataFrame, after: pd.DataFrame, column: str, label: str | None
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    column: str,
+    label: str | None,
+    *,
+    ranks: bool = True,
 ) -> Ratio:
     """The trials of two cells compared; in pairs by the column `label` where both share it."""
     known = [with_number(side, column) for side in (before, after)]
@@ -32,7 +37,7 @@ def compare_groups(
     if pairs:
         known = [side.iloc[[pair[place] for pair in pairs]] for place, side in enumerate(known)]
     first, second = (readings_of(side, column) for side in known)
-    return compare_readings(first, second, paired=bool(pairs))
+    return compare_readings(first, second, paired=bool(pairs), ranks=ranks)
 
 
 def readings_of(group: pd.DataFrame, column: str) -> list[Reading]:

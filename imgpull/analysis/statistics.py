@@ -6,7 +6,6 @@ docs/statistics.md has the measured coverage.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +67,15 @@ class Reading:
     at_least: bool = False
 
 
+def mean(values: Sequence[float] | Floats) -> float:
+    """The geometric mean of what is known; the plain one where a value is 0; NaN of none."""
+    found = np.asarray(values, dtype=float)
+    found = found[np.isfinite(found)]
+    if not len(found):
+        return math.nan
+    return float(found.mean() if (found <= 0).any() else np.exp(np.log(found).mean()))
+
+
 def estimate(values: Sequence[float]) -> Estimate:
     """The geometric mean of trials with a t interval on the log; NaN of none.
 
@@ -80,16 +88,16 @@ def estimate(values: Sequence[float]) -> Estimate:
     if (found <= 0).any():
         return _plain_mean(found)
     logs = np.log(found)
-    value = float(np.exp(logs.mean()))
+    middle = float(logs.mean())
+    value = math.exp(middle)
     if n < 2:
         return Estimate(value, None, None, n)
     if np.ptp(logs) < _NO_SPREAD:
         return Estimate(value, value, value, n)
-    from scipy import stats
+    from scipy import special  # scipy.stats takes three times as long to load
 
-    error = float(logs.std(ddof=1)) / math.sqrt(n)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=float(logs.mean()), scale=error)
-    return Estimate(value, math.exp(low), math.exp(high), n)
+    reach = float(special.stdtrit(n - 1, 1 - ALPHA / 2) * logs.std(ddof=1)) / math.sqrt(n)
+    return Estimate(value, math.exp(middle - reach), math.exp(middle + reach), n)
 
 
 def _plain_mean(found: Floats) -> Estimate:
@@ -105,10 +113,13 @@ def _plain_mean(found: Floats) -> Estimate:
     return Estimate(mean, float(interval.low), float(interval.high), n)
 
 
-def compare(before: Sequence[float], after: Sequence[float], *, paired: bool) -> Ratio:
+def compare(
+    before: Sequence[float], after: Sequence[float], *, paired: bool, ranks: bool = True
+) -> Ratio:
     """After / before. `paired`: the values at one place belong together, by block or shared luck.
 
     Pairs: a t test of the differences of logs. Others: Welch's, for spreads need not be alike.
+    `ranks`: the rank test beside it too, which takes a hundred times as long.
     """
     first, second = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if paired and len(first) != len(second):
@@ -124,7 +135,7 @@ def compare(before: Sequence[float], after: Sequence[float], *, paired: bool) ->
     if min(len(first), len(second)) < 2:
         return Ratio(ratio, None, None, *sizes, None, TOO_FEW)
     low, high, p = _t_interval(*logs, paired=paired, log_ratio=log_ratio)
-    rank_p = _rank_p(*logs, paired=paired)
+    rank_p = _rank_p(*logs, paired=paired) if ranks else None
     found = Ratio(ratio, math.exp(low), math.exp(high), *sizes, p, rank_p=rank_p)
     return replace(found, note=_note(found))
 
@@ -132,21 +143,25 @@ def compare(before: Sequence[float], after: Sequence[float], *, paired: bool) ->
 def _t_interval(
     first: Floats, second: Floats, *, paired: bool, log_ratio: float
 ) -> tuple[float, float, float]:
-    """The limits of a log ratio, and p. Without any spread there is nothing to test against."""
+    """The limits of a log ratio, and p. Without any spread there is nothing to test against.
+
+    As scipy.stats' ttest_rel and ttest_ind (Welch's), which take long to load and much longer to
+    run. One side without any spread is met among simulated trials; its variance of 0 is right.
+    """
     spread = np.ptp(second - first) if paired else max(np.ptp(first), np.ptp(second))
     if spread < _NO_SPREAD:
         return log_ratio, log_ratio, float(abs(log_ratio) < _NO_SPREAD)
-    from scipy import stats
+    from scipy import special
 
-    with warnings.catch_warnings():
-        # One side without any spread is met among simulated trials; its variance of 0 is right.
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        if paired:
-            done = stats.ttest_rel(second, first)
-        else:
-            done = stats.ttest_ind(second, first, equal_var=False)
-    interval = done.confidence_interval(CONFIDENCE)
-    return float(interval.low), float(interval.high), float(done.pvalue)
+    parts = [second - first] if paired else [first, second]
+    squares = [float(part.var(ddof=1)) / len(part) for part in parts]
+    spare = sum(squares) ** 2 / sum(
+        s**2 / (len(p) - 1) for s, p in zip(squares, parts, strict=True)
+    )
+    error = math.sqrt(sum(squares))
+    reach = error * float(special.stdtrit(spare, 1 - ALPHA / 2))
+    p = 2 * float(special.stdtr(spare, -abs(log_ratio) / error))
+    return log_ratio - reach, log_ratio + reach, p
 
 
 def _note(found: Ratio) -> str:
@@ -205,7 +220,9 @@ def _way(values: Floats, orders: int) -> Any:
     return "asymptotic" if orders > _ORDERS else stats.PermutationMethod(n_resamples=_ORDERS)
 
 
-def compare_readings(before: Sequence[Reading], after: Sequence[Reading], *, paired: bool) -> Ratio:
+def compare_readings(
+    before: Sequence[Reading], after: Sequence[Reading], *, paired: bool, ranks: bool = True
+) -> Ratio:
     """As `compare`, for trials of which some are known only from below: then a bound, no interval.
 
     A bound put in place of what it bounds makes its side no larger than it is, so a rank test that
@@ -215,7 +232,7 @@ def compare_readings(before: Sequence[Reading], after: Sequence[Reading], *, pai
     open_before = any(one.at_least for one in before)
     open_after = any(one.at_least for one in after)
     if not open_before and not open_after:
-        return compare(first, second, paired=paired)
+        return compare(first, second, paired=paired, ranks=ranks)
     sizes = (len(first), len(second), paired)
     if not first or not second or min(*first, *second) <= 0:
         return Ratio(None, None, None, *sizes, None, "cannot tell", bound=UNKNOWN)

@@ -1,4 +1,4 @@
-"""`summary.csv`: one row per attempt of a trial, read from the sweep's job directories.
+"""`summary.csv`, one row per attempt of a trial, and `cells.csv`, one row per cell.
 
 Hides which measurement stands behind each headline column, and what a summary leaves out so that
 two equal sweeps have equal files: wall time, host, places on disk.
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from imgpull.analysis.cells import ABOUT, FACTOR_ORDER, factors
+from imgpull.analysis.cells import ABOUT, FACTOR_ORDER, cells, factors
 from imgpull.analysis.wording import level_text
 from imgpull.results.record import JobRecord, job_directories, read_measurements, read_record
 from imgpull.units import GIB, MIB
@@ -76,15 +76,24 @@ def read_sweep(sweep_dir: Path) -> pd.DataFrame:
     return frame
 
 
-def write_summary(sweep_dir: Path) -> Path:
-    """Write `summary.csv`, whole or not at all; unknown is empty, never 0."""
-    frame = read_sweep(sweep_dir)
-    for factor in factors(frame):
-        frame[factor] = [None if level is None else level_text(level) for level in frame[factor]]
-    frame["counts"] = frame["counts"].map({True: "true", False: "false"})
-    path = sweep_dir / "summary.csv"
-    temporary = sweep_dir / "summary.csv.tmp"
-    frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+def write_summary(sweep_dir: Path, frame: pd.DataFrame | None = None) -> Path:
+    """Write `summary.csv` and `cells.csv`, each whole or not at all; unknown is empty, never 0.
+
+    `frame` is the sweep as `read_sweep` has it, read where it is not given.
+    """
+    found = read_sweep(sweep_dir) if frame is None else frame
+    names = factors(found)
+    counts = found["counts"].map({True: "true", False: "false"})
+    _write(cells(found), names, sweep_dir / "cells.csv")
+    return _write(found.assign(counts=counts), names, sweep_dir / "summary.csv")
+
+
+def _write(frame: pd.DataFrame, names: Iterable[str], path: Path) -> Path:
+    said = frame.copy()
+    for name in names:
+        said[name] = [None if level is None else level_text(level) for level in frame[name]]
+    temporary = path.with_name(f"{path.name}.tmp")
+    said.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     temporary.replace(path)
     return path
 

@@ -1,7 +1,7 @@
 """The table at the end of a sweep: one line per cell, what differs first, what is shared said once.
 
-Hides how a cell fits a line of a terminal: two-line headers that carry the unit, and footnotes for
-what a column has no room to say.
+Hides how a cell fits a line of a terminal: headers of a few lines that carry statistic and unit,
+and footnotes for what a column has no room to say.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ _STYLES = {"failed": "red", "invalid": "red", "degraded": "yellow"}
 
 
 def print_table(frame: pd.DataFrame, console: "Console") -> None:
-    """Print one line per cell: medians over its trials, and "-" where nothing is known.
+    """Print one line per cell: its trials' geometric means, and "-" where nothing is known.
 
     A terminal too narrow loses columns from the right, never digits; a file has no width.
     """
@@ -61,9 +61,9 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
     rows = [cell for _, cell in by_cell.iterrows()]
     left_out = "half_interval" if not _repeats(by_cell) else "cold_share" * _all_cold(by_cell)
     known = [item for item in _COLUMNS if item[1] != left_out]
-    columns = [(f"\n{name}", texts) for name, texts in named] + [
-        (_header(by_cell, header, count), [_number(cell, column) for cell in rows])
-        for header, column, count in known
+    below = "\n" * _means(by_cell)  # a line more, which names what trials are summed up by
+    columns = [(f"\n{below}{name}", texts) for name, texts in named] + [
+        (_header(by_cell, *item), [_number(cell, item[1]) for cell in rows]) for item in known
     ]
     verdicts = [_verdict(cell) for cell in rows]
     folded = ("verdict", [word for verdict in verdicts for word in verdict.plain.split()])
@@ -71,13 +71,13 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
     while console.is_terminal and _width([*columns, folded]) > console.width:
         if len(columns) == len(named) + _ALWAYS:
             break
-        hidden.insert(0, columns.pop()[0].replace("\n", " "))
+        hidden.insert(0, columns.pop()[0].removesuffix("\nmean").replace("\n", " "))
     natural = _width([*columns, ("verdict", [verdict.plain for verdict in verdicts])])
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.width = min(natural, console.width) if console.is_terminal else natural
     for header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("\nverdict")
+    table.add_column(f"\n{below}verdict")
     for row, verdict in enumerate(verdicts):
         table.add_row(*(Text(texts[row]) for _, texts in columns), verdict)
     console.print(table, crop=False)
@@ -110,8 +110,14 @@ def _width(columns: list[tuple[str, list[str]]]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _header(by_cell: pd.DataFrame, header: str, count: str) -> str:
-    return header.format(top=top_quantile(_counts(by_cell, count)) if count else "")
+def _means(by_cell: pd.DataFrame) -> bool:
+    """Whether some number is that of several trials."""
+    return bool((by_cell["n_trials"] > 1).any())
+
+
+def _header(by_cell: pd.DataFrame, header: str, column: str, count: str) -> str:
+    statistic = "\nmean" if _means(by_cell) and column != "half_interval" else ""
+    return header.format(top=top_quantile(_counts(by_cell, count)) if count else "") + statistic
 
 
 def _counts(by_cell: pd.DataFrame, column: str) -> "pd.Series[Any]":
@@ -146,9 +152,9 @@ def _caption(frame: pd.DataFrame, by_cell: pd.DataFrame, hidden: list[str]) -> l
     counts = [_counts(by_cell, count) for _, _, count in _COLUMNS if count]
     if any(top_quantile(n) == "p99" and (n < MAXIMUM_BELOW).any() for n in counts):
         lines.append(f"a p99 of fewer than {MAXIMUM_BELOW} values is their maximum")
-    if (by_cell["n_trials"] > 1).any():
-        also = "; ± is the 95 % interval of the pull's p50, by trials" * _repeats(by_cell)
-        lines.append(f"numbers are medians over the trials that count{also}")
+    if _means(by_cell):
+        also = "; ± is its 95 % interval" * _repeats(by_cell)
+        lines.append(f"mean: the geometric mean of the trials that count{also}")
     if _repeats(by_cell) and _all_cold(by_cell):
         lines.append("every pull was cold")
     if by_cell["slo_missed"].any():

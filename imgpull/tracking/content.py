@@ -42,8 +42,8 @@ _NO_PARAM = frozenset(
     {
         "hydra", "tracking", "experiment", "until", "trial", "trials", "order", "exclude", "resume",
         "on_failure", "retries", "max_hours", "max_cost", "trial_limit", "target_effect",
-        "provision", "keep", "engine.report", "engine.bundle", "image.name", "image.digest",
-        "image.pull_secret", "image.layers", "cluster.name", "cluster.azure",
+        "provision", "provisioning", "keep", "yes", "engine.report", "engine.bundle", "image.name",
+        "image.digest", "image.pull_secret", "image.layers", "cluster.name", "cluster.azure",
     }
 )  # fmt: skip
 # Mappings of many keys that hardly ever differ: one param each.
@@ -257,6 +257,7 @@ def _tags(
         "imgpull.reasons": "; ".join(record.reasons),
         "imgpull.slo": record.slo,
         "imgpull.cell": record.cell_id,
+        "imgpull.name": record.name,  # what the UI may group by: equal in all trials of a cell
         "imgpull.trial": str(record.trial),
         "imgpull.trial_id": record.trial_id,
         "imgpull.attempt": str(record.attempt),

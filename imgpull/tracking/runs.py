@@ -25,6 +25,7 @@ from imgpull.tracking.content import (
     safe_name,
     sweep_directory,
 )
+from imgpull.tracking.describing import CELLS, FILES, cells_table, description, table_tag
 from imgpull.tracking.store import Store, find_client, guarded, open_store
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _HEADLINE = "metrics.`image_pull_s/p50`"
 _LOGGED_WHOLE = ("FINISHED", "FAILED")  # a child in another state was cut off half-way
-_SWEEP_FILES = (
-    "summary.csv", "report.html", "report.md", "ledger.jsonl", "multirun.yaml", "plots",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,10 @@ class Tracker(Protocol):
         counts: Mapping[str, int],
         note_markdown: str,
     ) -> None:
-        """Add the sweep's files, note and counts ("trials/valid": 8), and close the parent run."""
+        """Add the sweep's files, description and counts ("trials/valid": 8), and close the run.
+
+        The description is the report's; `note_markdown` stands in where none was written.
+        """
 
     def view(self, parent: str | None) -> View | None:
         """Where to look at the sweep's trials."""
@@ -173,7 +174,10 @@ class MlflowTracker:
             return
         from mlflow.entities import Metric, RunTag
 
-        tags = _sweep_facts(sweep_dir) | {"mlflow.note.content": note_markdown}
+        table = cells_table(sweep_dir)
+        told = description(sweep_dir, note_markdown, parent)
+        tags = _sweep_facts(sweep_dir) | {"mlflow.note.content": told}
+        tags |= {"mlflow.loggedArtifacts": table_tag()} if table else {}
         with guarded("finish the sweep", sweep_dir):
             now = _now_ms()
             self._client.log_batch(
@@ -181,7 +185,9 @@ class MlflowTracker:
                 metrics=[Metric(safe_name(name), n, now, 0) for name, n in counts.items()],
                 tags=[RunTag(name, fit(text, TAG_CHARACTERS)) for name, text in tags.items()],
             )
-            self._log_files(parent, [sweep_dir / name for name in _SWEEP_FILES])
+            self._log_files(parent, [sweep_dir / name for name in FILES])
+            if table:
+                self._client.log_dict(parent, table, CELLS)
             self._client.set_terminated(parent, status)
 
     def view(self, parent: str | None) -> View | None:

@@ -1,7 +1,8 @@
 """The heat map of the matrix: a table whose shades follow its numbers.
 
-Hides the scale of the shades: logarithmic between the smallest and the largest number, because
-what matters between cells is a ratio. The number stands in every cell, so no shade is needed.
+Hides the scale of the shades: logarithmic from the smallest number to the largest, because what
+matters between cells is a ratio; none where nothing shows a cell to be above the smallest. The
+number stands in every cell, so no shade is needed.
 """
 
 import math
@@ -11,10 +12,20 @@ from dataclasses import dataclass
 import pandas as pd
 
 from imgpull.analysis.layout import Layout
-from imgpull.analysis.report.story import MEASURES, CellView, Measure, titled
+from imgpull.analysis.pairing import pair_column
+from imgpull.analysis.report.story import (
+    MEASURES,
+    CellView,
+    Measure,
+    ratio_of,
+    titled,
+    told_more,
+)
 from imgpull.analysis.wording import number
 
 MAX_CELLS = 240  # of a heat map; the table below it has all
+NO_CHANGE = 0.005  # is said to be "0 %" and gets no shade
+DARKEST = 1.25  # times the smallest number at least: a small difference shall look small
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,8 @@ def _map(
     best = low if measure.lower_is_better else high
     # Different engines share no scale, and where all are alike none is best.
     comparable = frame["engine"].nunique() == 1 and high > low
+    smallest = next(view for view in views if view.numbers[measure.column].value == low)
+    label = pair_column(frame[frame["counts"]])
     grid: dict[str, dict[str, Square]] = {}
     for view in views:
         row = view.rows.index[0]
@@ -72,7 +85,7 @@ def _map(
             view,
             own.text,
             own.interval,
-            _shade(own.value, low, high),
+            _shade(view, smallest, measure, high, label),
             comparable and own.value == best,
             "" if set(view.rows["verdict"]) == {"valid"} else view.verdicts,
         )
@@ -84,11 +97,17 @@ def _map(
     )  # fmt: skip
 
 
-def _shade(value: float | None, low: float, high: float) -> int | None:
-    if value is None:
+def _shade(
+    view: CellView, smallest: CellView, measure: Measure, high: float, label: str | None
+) -> int | None:
+    value, low = (one.numbers[measure.column].value for one in (view, smallest))
+    if value is None or low is None:
         return None
-    if high <= low:
-        return 0
     if low <= 0:
-        return round(100 * (value - low) / (high - low))
-    return round(100 * math.log(value / low) / math.log(high / low))
+        return round(100 * (value - low) / (high - low)) if high > low else 0
+    if value / low - 1 < NO_CHANGE:
+        return 0
+    ratio = ratio_of(smallest, view, measure, label)
+    if ratio.low is not None and not told_more(ratio):
+        return 0
+    return round(100 * math.log(value / low) / math.log(max(high / low, DARKEST)))

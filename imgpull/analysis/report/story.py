@@ -281,12 +281,12 @@ def _best(
         single = Answer(f"{own} ({first.text})", _evidence(known, measure), "warning")
         return single, first.cell_id if len(views) > 1 else None
     label = pair_column(frame[frame["counts"]].assign(cell=frame["cell_id"]))
-    ratios = [_ratio(first, other, measure, label) for other in others]
+    ratios = [ratio_of(first, other, measure, label) for other in others]
     lines = [
         f"Next, {others[0].text}: {ratio_text(ratios[0])}",
         f"Slowest, {others[-1].text}: {ratio_text(ratios[-1])}",
     ][: len(others)]
-    alike = [view.text for view, ratio in zip(others, ratios, strict=True) if not _told(ratio)]
+    alike = [view.text for view, ratio in zip(others, ratios, strict=True) if not told_more(ratio)]
     state = "good"
     if ratios[0].low is not None and alike:
         shown = "; ".join(alike[:3]) + f"; and {len(alike) - 3} more" * (len(alike) > 3)
@@ -348,12 +348,13 @@ def _said(found: Number, title: str) -> str:
     return " ".join(filter(None, [title, found.text, "s", found.interval]))
 
 
-def _ratio(first: CellView, other: CellView, measure: Measure, label: str | None) -> Ratio:
+def ratio_of(first: CellView, other: CellView, measure: Measure, label: str | None) -> Ratio:
+    """How much more the other cell takes than the first, with its interval."""
     before, after = (view.rows[view.rows["counts"]] for view in (first, other))
-    return compare_groups(before, after, measure.column, label)
+    return compare_groups(before, after, measure.column, label, ranks=False)
 
 
-def _told(ratio: Ratio) -> bool:
+def told_more(ratio: Ratio) -> bool:
     """Whether the interval leaves no room for "the same"."""
     return ratio.low is not None and ratio.low > 1
 
