@@ -80,7 +80,9 @@ def run_job(
         except Exception as error:  # one bug must not cost the night's sweep
             attempt.fail(error)
             log.write(attempt.error.traceback if attempt.error else "")
-    record = _record(job, place, attempt, resolved, time.perf_counter() - begun)
+    # Another trial of the cell waits for no cluster: it is no time of the trial's own.
+    own_s = time.perf_counter() - begun - attempt.provisioning_s
+    record = _record(job, place, attempt, resolved, own_s)
     write_record(place.directory, record)
     return record
 
@@ -115,6 +117,7 @@ class _Attempt:
     reasons: tuple[str, ...] = ()
     slo: str = "unknown"
     error: Failure | None = None
+    provisioning_s: float = 0.0  # until there was a cluster of the trial's shape
 
     def fail(self, error: Exception) -> None:
         known = isinstance(error, ImgpullError)
@@ -140,7 +143,11 @@ def _run(
     say("starting")
     engine = attempt.engine = engines.build(job)  # its subject is told whatever happens to others
     execution = Execution(place.sweep, trial_id(place.cell_id, job.trial), place.attempt)
-    engine = attempt.engine = session.engine(job, execution)
+    begun = time.perf_counter()
+    try:
+        engine = attempt.engine = session.engine(job, execution)
+    finally:
+        attempt.provisioning_s = time.perf_counter() - begun
     bundle = None
     if files is not None:
         bundle = render.write(files, place.directory / "bundle")

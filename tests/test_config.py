@@ -291,18 +291,6 @@ def test_pods_name_their_image_by_digest_when_one_is_given(changed: Changed) -> 
     assert image.pinned_reference == f"{image.reference}@sha256:{'0' * 64}"
 
 
-NOT_BUILT = {"provision": "terraform", "keep": True}
-
-
-@pytest.mark.parametrize("key", NOT_BUILT)
-def test_a_key_whose_machinery_is_missing_takes_its_default_only(
-    changed: Changed, key: str
-) -> None:
-    error = refusal(changed({key: NOT_BUILT[key]}))
-    assert error.message == f"{key}={NOT_BUILT[key]} is not available in this version"
-    assert error.hint.startswith(f"leave {key} at its default (")
-
-
 UNKNOWN = [
     ("deployment", "deployments"), ("image.layer", "image.layers"), ("cluster.node.cpus",
      "cluster.node.vcpus"), ("cluster.kubelet.maxParallelPulls",

@@ -31,7 +31,7 @@ def keys_of(kind: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     for item in fields(kind):
         key, hint = f"{prefix}{item.name}", hints[item.name]
         if is_dataclass(hint) and isinstance(hint, type):
-            if not prefix:  # a group: its default is the option that config.yaml names
+            if key in GROUPS:  # its default is the option that config.yaml names
                 yield key, hint, None
             yield from keys_of(hint, f"{key}.")
             continue
@@ -134,27 +134,11 @@ def test_an_experiment_s_documented_question_is_that_of_its_file() -> None:
         assert f"| `{path.stem}` | {question} |" in TEXT
 
 
-# A value of the right type that is not the default, for each key that is not built yet.
-OTHER = {
-    "provision": "terraform",
-    "keep": True,
-}
 VALUES: dict[str, Any] = {
     "image": {"name": "small", "reference": "registry.example/small:1"},
     "cluster": load("cluster/aks_d4ds_v5.yaml"),
     "engine": {"kind": "sim"},
 }
-
-
-def test_keys_documented_as_default_only_are_those_with_a_value_to_try() -> None:
-    assert {key for key, row in ROWS.items() if "**default only**" in row} == set(OTHER)
-
-
-@pytest.mark.parametrize("key", sorted(OTHER))
-def test_a_key_documented_as_default_only_is_refused_by_name_otherwise(key: str) -> None:
-    jobs.job_from(VALUES)
-    with pytest.raises(ConfigError, match=key):
-        jobs.job_from(VALUES | {key: OTHER[key]})
 
 
 @pytest.mark.parametrize(("key", "value"), [("cache", "salted")])

@@ -179,7 +179,7 @@ def _say(text: str) -> None:
 
 
 def _limits(text: str) -> "Limits":
-    from imgpull.provisioning.running import Limits
+    from imgpull.provisioning.running import limits_of
 
     try:
         seconds = units.parse_duration(text)
@@ -187,14 +187,7 @@ def _limits(text: str) -> "Limits":
         raise ConfigError(f"--limit: {error}", hint="--limit 2h") from error
     if seconds <= 0:
         raise ConfigError(f"--limit {text} is not above zero", hint="--limit 2h")
-    usual = Limits()
-    return Limits(
-        terraform_s=seconds,
-        az_s=min(usual.az_s, seconds),
-        nodes_s=min(usual.nodes_s, seconds),
-        grace_s=min(usual.grace_s, seconds),
-        poll_s=min(usual.poll_s, seconds / 10),
-    )
+    return limits_of(seconds)
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -44,6 +44,13 @@ class Resume(Enum):
     auto = "auto"
 
 
+class Provision(Enum):
+    """Where the cluster of a sweep comes from."""
+
+    existing = "existing"
+    terraform = "terraform"
+
+
 class Compression(Enum):
     """How a layer is stored in the registry."""
 
@@ -315,6 +322,20 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class Provisioning:
+    """provision=terraform: how long it may take, and how long a plan reckons with.
+
+    ASSUMPTION, all but `limit`: never timed on Azure.
+    """
+
+    create: str = "12m"  # cluster and pools
+    pool: str = "8m"  # the measured pool anew, of other machines
+    resize: str = "5m"  # another number of nodes
+    destroy: str = "10m"
+    limit: str = "2h"  # of one command of terraform
+
+
+@dataclass(frozen=True)
 class Config:
     """The root: defaults are those of the standard image pull test."""
 
@@ -344,8 +365,10 @@ class Config:
     max_cost: float | None = None
     trial_limit: str = "2h"
     target_effect: str | None = None
-    provision: str = "existing"
+    provision: Provision = Provision.existing
+    provisioning: Provisioning = field(default_factory=Provisioning)
     keep: bool = False
+    yes: bool = False
     allow: list[str] = field(default_factory=list)
 
 

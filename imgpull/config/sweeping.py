@@ -10,20 +10,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgpull import units
-from imgpull.config import schema
+from imgpull.config import checks, schema
 from imgpull.config.typed import typed
 from imgpull.errors import ConfigError
 
 # Keys that are the sweep's own: one value for all cells.
 KEYS = (
     "until", "trials", "trial", "seed", "order", "exclude", "resume", "on_failure", "retries",
-    "max_hours", "max_cost", "target_effect", "provision", "keep", "tracking",
+    "max_hours", "max_cost", "target_effect", "provision", "provisioning", "keep", "yes",
+    "tracking",
 )  # fmt: skip
 
-# Keys of design 4.1 whose machinery is not there yet, with the only value accepted until it is.
-_NOT_BUILT: Mapping[str, object] = {"provision": "existing", "keep": False}
 _LARGEST_TARGET = 10.0
 _STOP_AFTER = re.compile(r"stop_after[=:]([1-9][0-9]*)")  # Hydra wants quotes around "="
+
+
+@dataclass(frozen=True)
+class Provisioning:
+    """How a cluster is built for the sweep; in seconds, assumed but for the limit."""
+
+    create_s: float
+    pool_s: float
+    resize_s: float
+    destroy_s: float
+    limit_s: float  # of one command of terraform
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,9 @@ class SweepSettings:
     max_hours: float | None
     max_cost: float | None
     target_effect: float | None = None  # the smallest slowdown it should be able to show
+    provisioning: Provisioning | None = None  # None: the clusters are there
+    keep: bool = False  # the cluster that was built
+    yes: bool = False  # build it without asking
 
     @property
     def trial_numbers(self) -> range:
@@ -56,12 +69,6 @@ def settings_from(values: Mapping[str, Any]) -> SweepSettings:
 
 def settings_of(config: schema.Config) -> SweepSettings:
     """The settings among these keys; ConfigError names the key and the fix."""
-    for key, only in _NOT_BUILT.items():
-        if getattr(config, key) != only:
-            raise ConfigError(
-                f"{key}={getattr(config, key)} is not available in this version",
-                hint=f"leave {key} at its default ({only})",
-            )
     for key in ("trials", "trial"):
         if getattr(config, key) < 1:
             raise ConfigError(
@@ -86,7 +93,18 @@ def settings_of(config: schema.Config) -> SweepSettings:
         max_hours=config.max_hours,
         max_cost=config.max_cost,
         target_effect=_target(config.target_effect),
+        provisioning=_provisioning(config),
+        keep=config.keep,
+        yes=config.yes,
     )
+
+
+def _provisioning(config: schema.Config) -> Provisioning | None:
+    found = {
+        f"{key}_s": checks.duration_s(getattr(config.provisioning, key), f"provisioning.{key}")
+        for key in ("create", "pool", "resize", "destroy", "limit")
+    }
+    return Provisioning(**found) if config.provision is schema.Provision.terraform else None
 
 
 def _target(text: str | None) -> float | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imgpull.config import schema
 from imgpull.config.job import Job
+from imgpull.engines.building import Building
 from imgpull.engines.door import (
     Engine,
     Execution,
@@ -22,6 +23,7 @@ Place = tuple[str | None, str | None]
 
 __all__ = [
     "Apart",
+    "Building",
     "Engine",
     "Execution",
     "Outcome",
@@ -32,6 +34,7 @@ __all__ = [
     "Subject",
     "Tell",
     "build",
+    "check_unbuilt",
     "is_real",
     "place",
     "session",
@@ -52,6 +55,14 @@ def build(job: Job) -> Engine:
     from imgpull.engines.sim import SimEngine
 
     return SimEngine(job)
+
+
+def check_unbuilt(job: Job) -> None:
+    """What can be known of a job whose cluster the sweep builds; ConfigError, EngineUnavailable."""
+    if is_real(job):
+        from imgpull.engines.built import check_unbuilt as check
+
+        check(job)
 
 
 def is_real(job: Job) -> bool:
@@ -77,13 +88,22 @@ class Apart:
 
 
 @contextmanager
-def session(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iterator[Session]:
+def session(
+    jobs: Sequence[Job], sweep: str, tell: Tell, say: Say, building: Building | None = None
+) -> Iterator[Session]:
     """While this lasts, the trials of these jobs can run; what they share is given back at the end.
 
-    `sweep` names what is made on a cluster. EngineUnavailable when the cluster cannot be had.
+    `sweep` names what is made on a cluster; `building` has one built for it. EngineUnavailable when
+    the cluster cannot be had.
     """
     if not any(is_real(job) for job in jobs):
         yield Apart()
+        return
+    if building is not None:
+        from imgpull.engines.built import open_built
+
+        with open_built(jobs, sweep, tell, say, building) as built:
+            yield built
         return
     from imgpull.engines.held import open_clusters
 

@@ -126,14 +126,15 @@ def open_clusters(jobs: Sequence[Job], sweep: str, tell: Tell, say: Say) -> Iter
             asked.setdefault(where(job.engine), job.engine)
     with ExitStack() as stack:
         held = {
-            place: stack.enter_context(_hold(engine, sweep, tell, say))
+            place: stack.enter_context(hold(engine, sweep, tell, say))
             for place, engine in asked.items()
         }
         yield Clusters(held)
 
 
 @contextmanager
-def _hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterator[HeldCluster]:
+def hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterator[HeldCluster]:
+    """Hold one cluster; EngineUnavailable when another sweep does."""
     kube = connect(engine)
     try:
         say(f"taking the lease of {kube.context}")

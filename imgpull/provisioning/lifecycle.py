@@ -44,6 +44,8 @@ class Provisioned:
     context: str
     variables: Path  # terraform.tfvars.json: no secret is in it
     is_new: bool
+    changes: tuple[Change, ...] = ()  # what was done to it
+    expiry: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,12 @@ def ensure(
     sweep: str = "",
     agree: Agree = agreed,
     limits: Limits = Limits(),  # noqa: B008
+    until: datetime | None = None,
+    lasting: Say | None = None,
 ) -> Provisioned:
     """Have a cluster as this Job describes it: built, changed in what differs, or found as it is.
+
+    `until`: it may stay for so long at least. `lasting` is told what must stay on the screen.
 
     ConfigError for what cannot be built, EngineUnavailable before anything was done, EngineFailed
     after it was undone, or with the command that undoes it; Declined; KeyboardInterrupt after it
@@ -98,27 +104,34 @@ def ensure(
     account = az.account()
     with place.locked():
         before = place.values() if place.is_made else None
-        asked = _asked(job, place.name, account, sweep, before)
-        work = _Work(place, Az(account.subscription, limits), limits, say)
+        asked = _asked(job, place.name, account, sweep, before, until)
+        work = _Work(place, Az(account.subscription, limits), limits, say, lasting)
         with _cleared(place, is_new=before is None):
             return work.shape(variables(job, asked), before, agree)
 
 
 def _asked(
-    job: Job, name: str, account: Account, sweep: str, before: Mapping[str, Any] | None
+    job: Job,
+    name: str,
+    account: Account,
+    sweep: str,
+    before: Mapping[str, Any] | None,
+    least: datetime | None,
 ) -> Asked:
     """Who asks for it; of a cluster that is there, who did.
 
-    Another tag is another update of everything: the expiry is renewed when half of it is over.
+    Another tag is another update of everything: the expiry is renewed when half of it is over, or
+    when more is asked for.
     """
     now, lifetime = datetime.now(UTC), timedelta(seconds=lifetime_s(job.cluster))
-    owner, expiry = job.cluster.azure.owner or account.user, now + lifetime
+    owner, expiry = job.cluster.azure.owner or account.user, max(now + lifetime, least or now)
     if before is None:
         known = identity(name, secrets.token_hex(3))
         return Asked(name, account.subscription, owner, known, expiry, sweep)
     tags = before["tags"]
     kept = datetime.fromisoformat(tags[EXPIRY])
-    until = kept if kept - now > lifetime / 2 else expiry
+    is_enough = kept >= least if least is not None else kept - now > lifetime / 2
+    until = kept if is_enough else max(kept, expiry)
     return Asked(name, account.subscription, tags[OWNER], tags[ID], until, tags[SWEEP])
 
 
@@ -160,10 +173,13 @@ def refresh_credentials(name: str, say: Say, limits: Limits = Limits()) -> Provi
     return _provisioned(place, values, is_new=False)
 
 
-def _provisioned(place: Place, values: Mapping[str, Any], *, is_new: bool) -> Provisioned:
+def _provisioned(
+    place: Place, values: Mapping[str, Any], *, is_new: bool, changes: tuple[Change, ...] = ()
+) -> Provisioned:
     return Provisioned(
-        place.name, place.kubeconfig, values["cluster_name"], place.variables, is_new
-    )
+        place.name, place.kubeconfig, values["cluster_name"], place.variables, is_new, changes,
+        datetime.fromisoformat(values["tags"][EXPIRY]),
+    )  # fmt: skip
 
 
 @contextmanager
@@ -185,10 +201,15 @@ class _Work:
     az: Az
     limits: Limits
     say: Say
+    lasting: Say | None = None
 
     @property
     def terraform(self) -> Terraform:
         return Terraform(self.place, self.limits)
+
+    def tell(self, text: str) -> None:
+        """Say what must not pass by."""
+        (self.lasting or self.say)(text)
 
     def shape(
         self, values: Mapping[str, Any], before: Mapping[str, Any] | None, agree: Agree
@@ -215,7 +236,7 @@ class _Work:
         except BaseException:  # Ctrl-C, or an error of this machine: no reason to destroy
             self._tell_what_exists()
             raise
-        return _provisioned(self.place, values, is_new=is_new)
+        return _provisioned(self.place, values, is_new=is_new, changes=changes)
 
     def check_ours(self, values: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
         """ConfigError for a cluster, or a resource group, that was not made from here."""
@@ -289,8 +310,8 @@ class _Work:
                 f"{error.message}; the cluster '{self.place.name}' stays as far as it was changed",
                 hint=f"{error.hint}; imgpull cluster status {self.place.name}",
             )
-        self.say(f"{error.message}")
-        self.say("it is not usable: what was made is destroyed")
+        self.tell(f"{error.message}")
+        self.tell("it is not usable: what was made is destroyed")
         try:
             self.remove(values)
         except ImgpullError as second:
@@ -308,9 +329,10 @@ class _Work:
         except ImgpullError as error:
             found = [f"not known ({error.message})"]
         exists = ", ".join(found) or "nothing that Terraform knows of"
-        self.say(f"interrupted; what exists: {exists}")
-        self.say(f"remove it:   imgpull cluster down {self.place.name} --yes")
-        self.say("or go on:    the same command again")
+        self.tell(f"interrupted; what exists: {exists}")
+        self.tell(f"remove it:   imgpull cluster down {self.place.name} --yes")
+        if self.lasting is None:  # a sweep says itself how it goes on
+            self.tell("or go on:    the same command again")
 
 
 # What cannot change without being another cluster.

@@ -48,6 +48,18 @@ class Limits:
     poll_s: float = 5.0
 
 
+def limits_of(seconds: float) -> Limits:
+    """The usual limits where no command of terraform may take longer than this."""
+    usual = Limits()
+    return Limits(
+        terraform_s=seconds,
+        az_s=min(usual.az_s, seconds),
+        nodes_s=min(usual.nodes_s, seconds),
+        grace_s=min(usual.grace_s, seconds),
+        poll_s=min(usual.poll_s, seconds / 10),
+    )
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a program ended; the code is None past its limit. `tail` is redacted."""

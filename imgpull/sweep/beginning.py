@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from imgpull import pipeline
 from imgpull.config.sweeping import SweepSettings
+from imgpull.sweep import shapes
 from imgpull.sweep.forecasting import forecast
 from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
@@ -58,7 +59,8 @@ def begin(
         "basis": predicted.basis,
     }
     told = [_told(request.matrix, request.settings), *found, *(each.as_event() for each in plan)]
-    ledger.append_all([*told, ahead])
+    built = shapes.events([each.cell for each in plan], request.settings)
+    ledger.append_all([*told, *built, ahead])
 
 
 def _told(matrix: Matrix, settings: SweepSettings) -> dict[str, Any]:

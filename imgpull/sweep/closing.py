@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from imgpull.results.record import JobRecord
+from imgpull.sweep import shapes
 from imgpull.sweep.ledger import Event
 from imgpull.sweep.watching.words import counted
 
@@ -15,7 +16,8 @@ _SHOWN = 8  # cells
 
 def remarks(events: Sequence[Event], records: Iterable[JobRecord]) -> list[str]:
     """Sentences for the end of a sweep; none when all that was asked for was done."""
-    return [*_excluded(events), *_undone(events, {record.trial_id for record in records})]
+    undone = _undone(events, {record.trial_id for record in records})
+    return [*_excluded(events), *undone, *shapes.remarks(events)]
 
 
 def _excluded(events: Sequence[Event]) -> list[str]:

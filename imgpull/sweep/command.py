@@ -25,11 +25,12 @@ from imgpull.config import schema
 from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Say, Session
 from imgpull.errors import ConfigError, ImgpullError
-from imgpull.sweep import workers
+from imgpull.sweep import shapes, workers
 from imgpull.sweep.beginning import Request, begin
 from imgpull.sweep.differing import refusal, require_same_tests
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
 from imgpull.sweep.forecasting import forecast
+from imgpull.sweep.forecasting.building import require_leave
 from imgpull.sweep.lane import Lane, is_lane
 from imgpull.sweep.lanes import Lanes, lanes_of, on_lanes
 from imgpull.sweep.launching import launch
@@ -153,16 +154,19 @@ def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: R
     serial = _is_serial(launcher, request.plan)
     require_prices(request.plan, settings.max_cost)
     with Progress() as progress:
-        progress.step("opening tracking")
-        tracked = Tracked(_tracking(cells[0].values["tracking"]))
         progress.step("predicting how long it will take")
         history = forecast.history_of(wanted_directory(config).parent, cells)
         predicted = forecast.forecast(request.plan, history, progress.step)
+    asked = [planned.cell for planned in request.plan]
+    require_leave(shapes.turns(asked), settings, predicted.lasts_s(request.plan))
+    with Progress() as progress:
+        progress.step("opening tracking")
+        tracked = Tracked(_tracking(cells[0].values["tracking"]))
     directory = earlier.directory if earlier else new_directory(config)
     if not earlier:
         held.enter_context(Ledger(directory).held())
     shared = held.enter_context(ExitStack())
-    session = shared.enter_context(_session(directory, request.plan, new=not earlier))
+    session = shared.enter_context(_session(directory, request, predicted))
     spent_s, cost = earlier_spending(Ledger(directory).read())
     begin(config, directory, request, predicted)
     sweep = Sweep(
@@ -216,9 +220,14 @@ def _is_serial(launcher: Launcher, plan: Sequence[Planned]) -> bool:
 
 
 @contextmanager
-def _session(directory: Path, plan: Sequence[Planned], *, new: bool) -> Iterator[Session | Lanes]:
+def _session(
+    directory: Path, request: Request, predicted: forecast.Forecast
+) -> Iterator[Session | Lanes]:
     """What the sweep's trials share; a new directory is gone again when it cannot be had."""
     progress = Progress()
+    cells = [planned.cell for planned in request.plan]
+    lasts_s = predicted.lasts_s(request.plan)
+    building = shapes.building(directory, cells, request.settings, lasts_s, progress.say)
 
     def say(step: str) -> None:
         progress.step(step)
@@ -226,9 +235,9 @@ def _session(directory: Path, plan: Sequence[Planned], *, new: bool) -> Iterator
     with ExitStack() as stack:
         with progress:
             try:
-                session = _opened(stack, directory, plan, say)
+                session = _opened(stack, directory, request.plan, say, building)
             except BaseException:
-                if new:
+                if not request.earlier:
                     shutil.rmtree(directory)
                 raise
         yield session
@@ -237,13 +246,18 @@ def _session(directory: Path, plan: Sequence[Planned], *, new: bool) -> Iterator
 
 
 def _opened(
-    stack: ExitStack, directory: Path, plan: Sequence[Planned], say: Say
+    stack: ExitStack,
+    directory: Path,
+    plan: Sequence[Planned],
+    say: Say,
+    building: engines.Building | None,
 ) -> Session | Lanes:
     if len(lanes_of(plan)) > 1:
         return stack.enter_context(on_lanes(directory, plan, say))
     asked = [planned.job for planned in plan]
     tell = Ledger(directory).append
-    return stack.enter_context(engines.session(asked, sweep_name(directory), tell, say))
+    name = sweep_name(directory)
+    return stack.enter_context(engines.session(asked, name, tell, say, building))
 
 
 def _write_bundles(cells: Sequence[Cell], config: DictConfig) -> int:

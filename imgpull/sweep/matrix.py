@@ -20,6 +20,7 @@ from imgpull.config import job as jobs
 from imgpull.config import sweeping
 from imgpull.config.typed import Shared
 from imgpull.errors import ConfigError
+from imgpull.sweep import shapes
 from imgpull.sweep.composing import Composer, composer
 from imgpull.sweep.exclude import Exclusion, exclusion
 from imgpull.sweep.plan import Cell, Excluded, Matrix
@@ -182,9 +183,12 @@ def _level(values: Mapping[str, Any], key: str, text: str) -> Any:
 def _checked(cell: Cell, engine: engines.Engine) -> Cell:
     """The cell with its bundle, once both are what its engine can run."""
     # A plan can be had before there is a cluster; `imgpull doctor` asks one.
-    asks_a_cluster = engines.is_real(cell.job) and cell.values["until"] == "plan"
-    if not asks_a_cluster:
+    is_there = not shapes.is_built(cell)
+    asks_one = is_there and not (engines.is_real(cell.job) and cell.values["until"] == "plan")
+    if asks_one:
         engine.check()
+    elif not is_there and cell.values["until"] != "plan":
+        engines.check_unbuilt(cell.job)
     if not engine.renders:
         if cell.values["trials"] > 1:
             raise ConfigError(
@@ -195,6 +199,6 @@ def _checked(cell: Cell, engine: engines.Engine) -> Cell:
     files = render.render(cell.job)
     if cell.job.ready_made is None:  # else its engine compiles it
         render.check(files)
-    if not asks_a_cluster:
+    if asks_one:
         engine.validate(files)
     return replace(cell, files=files)

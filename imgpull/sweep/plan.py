@@ -16,6 +16,7 @@ from typing import Any
 
 from imgpull import pipeline
 from imgpull.config.job import Job, content_id
+from imgpull.sweep import shapes
 from imgpull.sweep.resume import Earlier
 
 # How a factor is written in a run's name, where columns are narrow.
@@ -125,7 +126,8 @@ def plan_trials(
     every = [pipeline.trial_id(cell.cell_id, trial) for trial in trials for cell in cells]
     numbers = _numbers(every, earlier)
     plan: list[Planned] = []
-    for block, trial, cell in order_trials(cells, trials, order, seed):
+    ordered, first = _in_order(cells, trials, order, seed), _first_block(earlier, cells)
+    for block, trial, cell in ordered:
         trial_id = pipeline.trial_id(cell.cell_id, trial)
         before = done.get(trial_id)
         if before is not None and before.counts:
@@ -136,8 +138,31 @@ def plan_trials(
             attempt = before.next_attempt
             directory = f"{before.directory}/attempt-{attempt}"
         position += 1
-        plan.append(Planned(cell, named[cell.cell_id], directory, trial, attempt, block, position))
+        where = block + first, position
+        plan.append(Planned(cell, named[cell.cell_id], directory, trial, attempt, *where))
     return plan
+
+
+def _in_order(
+    cells: Sequence[Cell], trials: Sequence[int], order: str, seed: int
+) -> list[tuple[int, int, Cell]]:
+    """As `order_trials`, within the shapes that a cluster is given for them."""
+    return shapes.in_shapes(
+        cells,
+        seed,
+        shuffled=order != "as_given",
+        order=lambda some: order_trials(some, trials, order, seed),
+    )
+
+
+def _first_block(earlier: Earlier | None, cells: Sequence[Cell]) -> int:
+    """How far blocks are numbered already: a shape that is built again is another stretch of time.
+
+    There were not more blocks than trials.
+    """
+    if earlier is None or not any(shapes.is_built(cell) for cell in cells):
+        return 0
+    return earlier.positions
 
 
 def _numbers(trial_ids: Sequence[str], earlier: Earlier | None) -> dict[str, str]:

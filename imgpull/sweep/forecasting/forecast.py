@@ -30,6 +30,11 @@ class Forecast:
     basis: str  # in words, for the ledger
     cells: Mapping[str, Prediction]  # by cell_id
 
+    def lasts_s(self, plan: Sequence[Planned]) -> float | None:
+        """How long these trials take one after the other; None when one is not predicted."""
+        known = [self.expected_s.get(planned.trial_id) for planned in plan]
+        return None if None in known else sum(each or 0.0 for each in known)
+
 
 def forecast(
     plan: Sequence[Planned],
