@@ -1,8 +1,11 @@
 """Laws of sweeps whose cluster is built for them: once a shape, given back, and never forgotten."""
 
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,13 +16,23 @@ from commands import Ended, database, run_py
 from fleets import Fleet
 from standins import REPORTS, clusterloader, docker
 
+from imgpull import engines
+from imgpull.config.compose import composed_job
+
 Sweep = Callable[..., Ended]
 CL2 = "127.0.0.1:9/clusterloader:1"
 FITS = (
     "cluster=aks_d4ds_v5", "provision=terraform", "engine=docker", f"engine.image={CL2}",
     "engine.settle=1ms", f"image.reference={IMAGE}", "image.layers=[]", "deployments=4",
-    "metrics_wait=auto", "allow=[image,cluster]", "tracking=none",
+    "metrics_wait=auto", "allow=[image,cluster]", "tracking=none", "provisioning.limit=10s",
 )  # fmt: skip
+STEPS = (
+    "azurerm_resource_group.this", "azurerm_virtual_network.this", "azurerm_subnet.nodes",
+    "azurerm_kubernetes_cluster.this", "azurerm_kubernetes_cluster_node_pool.prometheus",
+    "azurerm_container_registry.this[0]", "azurerm_role_assignment.pull[0]",
+    "azurerm_kubernetes_cluster_node_pool.measured",
+)  # fmt: skip
+slow = pytest.mark.slow
 
 
 @pytest.fixture
@@ -48,13 +61,26 @@ def sweep(azure: Azure, root: Path, tmp_path: Path) -> Sweep:
     )  # fmt: skip
     program = clusterloader(tmp_path / "cl2", act="replay", report=str(report))
     docker(tmp_path / "bin", program.path, images=[CL2])
-    return lambda *arguments: run_py(root, *arguments, *FITS)
+    return lambda *arguments: run_py(root, "-m", *FITS, *arguments)
 
 
+def sweeps(root: Path) -> list[Path]:
+    """What is left of sweeps."""
+    return list((root / "multirun").glob("*"))
+
+
+class Terminal(io.StringIO):
+    """Somebody who types this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@slow
 def test_each_shape_is_built_once_in_order_and_all_of_it_is_given_back(
     sweep: Sweep, azure: Azure
 ) -> None:
-    ran = sweep("-m", "nodes=10,20", "trials=2", "yes=true")
+    ran = sweep("nodes=10,20", "trials=2", "yes=true")
     assert ran.status == 0, ran.out + ran.err
     assert azure.commands() == [
         "init", "plan", "apply", "init", "plan", "apply", "state list", "destroy",
@@ -77,3 +103,204 @@ def test_each_shape_is_built_once_in_order_and_all_of_it_is_given_back(
     assert azure.files_with(SECRET) == []
     assert "nodes cannot be told from the order of provisioning" in ran.out
     assert "nodes cannot be told from" in (ran.sweep / "report.md").read_text()
+
+
+def test_where_nobody_can_be_asked_nothing_is_made(sweep: Sweep, azure: Azure, root: Path) -> None:
+    ran = sweep("nodes=2,3")
+    assert ran.status == 2
+    assert "yes=true agrees beforehand" in ran.err
+    assert azure.calls == []
+    assert sweeps(root) == []
+
+
+@pytest.mark.parametrize("answer", ["n", ""])
+def test_what_is_not_agreed_to_is_not_made_though_its_cost_was_shown(
+    sweep: Sweep, azure: Azure, root: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    ran = sweep("nodes=2,3")
+    assert ran.status == 2
+    assert "2 Standard_D4ds_v5 (measured), 1 Standard_D4as_v5 (system)" in ran.err
+    assert "price unknown: conf/prices.yaml has none for Standard_D4ds_v5" in ran.err
+    assert "not agreed to: nothing was made" in ran.err
+    assert azure.calls == []
+    assert sweeps(root) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["cluster.kubelet.serializeImagePulls=true,false"],
+         "cluster.kubelet.serializeImagePulls=true, but AKS gives no way to set it"),
+        (["cluster.containerd_version=1.7.34,1.7.35"],
+         "cluster.containerd_version differs between cells (1.7.34, 1.7.35), but Terraform sets"),
+        (["cluster.registry.first_byte_ms=1,2"], "cluster.registry.first_byte_ms differs between"),
+        (["cluster.region=eastus,westeurope"], "cluster.region differs between cells"),
+        (["cluster.kubernetes_version=1.33,1.34"], "cluster.kubernetes_version differs between"),
+        (["engine.kubeconfig=/x", "nodes=1,2"], "engine.kubeconfig=/x names a cluster that exists"),
+    ],
+)  # fmt: skip
+def test_what_terraform_cannot_vary_is_refused_by_name(
+    sweep: Sweep, azure: Azure, root: Path, asked: list[str], told: str
+) -> None:
+    ran = sweep("nodes=2", "deployments=2", *asked, "yes=true")
+    assert ran.status == 2
+    assert told in ran.err
+    assert azure.calls == []
+    assert sweeps(root) == []
+
+
+FAILURES = [
+    *({"fail": {"apply": [step, "SkuNotAvailable: not here"]}} for step in STEPS),
+    {"fail": {"init": "Error: Failed to query available provider packages\n\nno such host"}},
+    {"fail": {"plan": "Unsupported Terraform Core version\nrequired_version"}},
+    {"fail": {"apply": [STEPS[3], "broken"]}, "loses_state": True},
+    {"fail": {"apply": [STEPS[3], "broken"], "destroy": [STEPS[0], "busy"]}},
+    {"hang": STEPS[3]},
+    *(
+        {"az_fail": {command: "(AuthorizationFailed) does not have authorization"}}
+        for command in ("account show", "group show", "vm list-usage", "vm list-skus",
+                        "aks get-credentials")
+    ),
+    {"az_hang": "aks get-credentials"},
+    {"logged_out": True},
+    {"server": "http://127.0.0.1:9"},
+]  # fmt: skip
+
+
+def named(trouble: dict[str, object]) -> str:
+    return json.dumps(trouble).translate({ord(each): " " for each in '{}"[]:\\'})
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [pytest.param(each, id=named(each), marks=() if n == 3 else slow)
+     for n, each in enumerate(FAILURES)],
+)  # fmt: skip
+def test_a_provisioning_that_fails_anywhere_leaves_nothing_and_names_what_to_do(
+    sweep: Sweep, azure: Azure, root: Path, trouble: dict[str, object]
+) -> None:
+    azure.behave(**trouble)
+    ran = sweep(
+        "nodes=2", "yes=true", "cluster.registry.server=mine1.azurecr.io",
+        "provisioning.limit=4s",
+    )  # fmt: skip
+    assert ran.status == 2, ran.out + ran.err
+    assert azure.groups == {}
+    assert sweeps(root) == []
+    assert not list(azure.state.glob("*/terraform.tfvars.json"))
+    hint = ran.err.split("error: ")[1].splitlines()[1]
+    assert hint.startswith("  "), ran.err
+    assert hint.strip()
+    assert SECRET not in ran.out + ran.err
+
+
+@slow
+def test_what_cannot_be_destroyed_is_listed_with_the_command_that_does_it_later(
+    sweep: Sweep, azure: Azure
+) -> None:
+    azure.behave(
+        fail={"apply": [STEPS[3], "broken"], "destroy": [STEPS[0], "busy"]}, group_stays=True
+    )
+    ran = sweep("nodes=2", "yes=true")
+    assert ran.status == 2
+    assert f"still there: {STEPS[3].partition('.')[0]}" in ran.err
+    (name,) = (path.parent.name for path in azure.state.glob("*/terraform.tfvars.json"))
+    assert f"imgpull cluster down {name}" in ran.err
+
+
+def cluster_of(azure: Azure) -> str:
+    """The name of the only cluster."""
+    (path,) = azure.state.glob("*/terraform.tfvars.json")
+    return path.parent.name
+
+
+@slow
+def test_a_sweep_that_failed_keeps_its_cluster_and_goes_on_with_it(
+    sweep: Sweep, azure: Azure, root: Path
+) -> None:
+    azure.behave(fail={"apply": [STEPS[7], "ErrCode_InsufficientVCPUQuota", "update"]})
+    ran = sweep("nodes=2,3", "order=as_given", "yes=true")
+    assert ran.status == 1
+    assert (ran.records[0].factors["nodes"], ran.records[0].verdict) == (2, "degraded")
+    assert ran.records[1].verdict == "failed"
+    assert "ErrCode_InsufficientVCPUQuota" in ran.records[1].reasons[0]
+    name = cluster_of(azure)
+    assert f"the cluster {name} is kept until" in ran.err
+    assert "price unknown" in ran.err
+    assert f"imgpull cluster down {name}" in ran.err
+    azure.behave()
+    azure.forget_calls()
+    again = sweep("nodes=2,3", "order=as_given", "yes=true", f"hydra.sweep.dir={ran.sweep}",
+                  "resume=auto")  # fmt: skip
+    assert again.status == 0, again.err
+    assert azure.groups == {}
+    told = [e for e in again.events if e["event"] == "provisioned"]
+    assert [e["done"] for e in told] == ["created", "changed"]
+    assert "create" not in " ".join(told[1]["changes"])
+
+
+@slow
+def test_a_shape_that_cannot_be_had_is_tried_once_an_attempt(sweep: Sweep, azure: Azure) -> None:
+    azure.behave(fail={"apply": [STEPS[7], "broken", "update"]})
+    ran = sweep("nodes=2,3", "trials=2", "order=as_given", "yes=true")
+    assert ran.status == 1
+    assert azure.commands().count("apply") == 2
+    assert [r.verdict for r in ran.records].count("failed") == 2
+
+
+@slow
+def test_another_machine_is_another_pool_of_the_same_cluster(sweep: Sweep, azure: Azure) -> None:
+    ran = sweep("nodes=2", "cluster=aks_d4ds_v5,aks_d8ds_v5", "yes=true", "keep=true")
+    assert ran.status == 0, ran.err
+    told = [e for e in ran.events if e["event"] == "provisioned"]
+    assert [e["done"] for e in told] == ["created", "changed"]
+    assert len(azure.groups) == 1
+    assert told[1]["changes"] == ["update azurerm_kubernetes_cluster_node_pool.measured"]
+    assert "cluster cannot be told from the order of provisioning" in ran.out
+    assert "is kept until" in ran.err
+    assert [e["done"] for e in ran.events if e["event"] == "given back" and "done" in e] == ["kept"]
+
+
+@slow
+def test_the_expiry_covers_the_sweep_and_is_extended_when_a_trial_would_outlast_it(
+    sweep: Sweep, azure: Azure, tmp_path: Path
+) -> None:
+    plain = [each for each in FITS if not each.startswith(("provision", "tracking"))]
+    short, long = (
+        composed_job([*plain, "nodes=2", "cluster.azure.lifetime=10m", f"trial_limit={limit}"])
+        for limit in ("20m", "5h")
+    )
+    events: list[dict[str, object]] = []
+    wishes = engines.Building(
+        tmp_path, 7200.0, 10.0, keep=False, ended_well=lambda: False, announce=lambda line: None,
+        cost=lambda machines, region: "unknown",
+    )  # fmt: skip
+
+    def tell(event: str, **data: object) -> None:
+        events.append({"event": event, **data})
+
+    with engines.session([short, short, long], "s-1a2b3c", tell, print, wishes) as session:
+        for number, job in enumerate([short, short, long], 1):
+            session.engine(job, engines.Execution("s-1a2b3c", f"t{number}"))
+    told = [each for each in events if each["event"] == "provisioned"]
+    assert [each["done"] for each in told] == ["created", "extended"]
+    first, second = (datetime.fromisoformat(str(each["expiry"])) for each in told)
+    assert (first - datetime.now(UTC)).total_seconds() > 1.5 * 7200
+    assert (second - datetime.now(UTC)).total_seconds() > 5 * 3600
+    assert {each.split()[0] for each in told[1]["changes"]} == {"update"}  # type: ignore[attr-defined]
+
+
+@slow
+def test_a_cluster_that_cannot_be_given_back_is_an_error_that_names_the_command(
+    sweep: Sweep, azure: Azure
+) -> None:
+    azure.behave(fail={"destroy": [STEPS[0], "busy"]}, group_stays=True)
+    ran = sweep("nodes=2", "yes=true")
+    assert ran.status == 1
+    assert "could not be given back" in ran.err
+    assert "still there: azurerm_" in ran.err
+    assert f"imgpull cluster down {cluster_of(azure)} --yes" in ran.err
+    assert [e["done"] for e in ran.events if e["event"] == "given back" and "done" in e] == [
+        "failed"
+    ]

@@ -3,7 +3,7 @@
 Hides nothing but Terraform: whoever opens a session says this, and need not load it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,4 +21,4 @@ class Building:
     keep: bool
     ended_well: Callable[[], bool]
     announce: Say  # what must stay on the screen
-    cost: Callable[[Any], object]  # of a shape: what it costs an hour, in words
+    cost: Callable[[Sequence[Any], str], object]  # of machines in a region, an hour, in words

@@ -22,7 +22,7 @@ from imgpull.engines.door import Engine, Execution, Say, Tell
 from imgpull.engines.held import HeldCluster, hold
 from imgpull.engines.running import silent
 from imgpull.errors import ConfigError, EngineFailed, ImgpullError
-from imgpull.provisioning.lifecycle import Provisioned
+from imgpull.provisioning.lifecycle import Provisioned, Standing
 from imgpull.provisioning.running import find, limits_of
 from imgpull.provisioning.shapes import Shape, shape_of
 
@@ -97,7 +97,7 @@ class BuiltCluster:
                 until=self._until(job), lasting=self._building.announce,
             )  # fmt: skip
         except ImgpullError as error:
-            if self.made is None and not provisioning.is_made(self.name):
+            if provisioning.standing(self.name) is None:
                 self._meter.at(None)
             self._tell(
                 "provisioning failed", cluster=self.name, shape=wanted.text, why=error.message,
@@ -155,12 +155,14 @@ class BuiltCluster:
         Returns whether it is gone. EngineFailed lists what could not be removed.
         """
         building, made = self._building, self.made
-        if made is None:
-            return False
-        if (unused and made.is_new) or (building.ended_well() and not building.keep):
+        well = building.ended_well()
+        if made is not None and ((unused and made.is_new) or (well and not building.keep)):
             self._destroy()
             return True
-        self._tell_kept(made)
+        standing = provisioning.standing(self.name)
+        if standing is None:
+            return True
+        self._tell_kept(standing, well=well)
         return False
 
     def _destroy(self) -> None:
@@ -169,8 +171,11 @@ class BuiltCluster:
         self._say(f"destroying the cluster {self.name}")
         try:
             provisioning.give_back(self.name, self._say, limits=self._limits)
-        except ImgpullError as error:
-            self._tell("given back", **told, done="failed", why=error.message,
+        except BaseException as error:
+            self._building.announce(f"not all of the cluster {self.name} is destroyed")
+            self._building.announce(f"end it:  imgpull cluster down {self.name}")
+            why = error.message if isinstance(error, ImgpullError) else type(error).__name__
+            self._tell("given back", **told, done="failed", why=why,
                        node_hours=self._meter.node_hours())  # fmt: skip
             raise
         self._meter.at(None)
@@ -179,17 +184,19 @@ class BuiltCluster:
             node_hours=self._meter.node_hours(),
         )  # fmt: skip
 
-    def _tell_kept(self, made: Provisioned) -> None:
+    def _tell_kept(self, standing: Standing, *, well: bool) -> None:
         building = self._building
-        shape = self.shape.text if self.shape else None
-        self._tell("given back", cluster=self.name, shape=shape, done="kept", seconds=0.0,
-                   node_hours=self._meter.node_hours())  # fmt: skip
-        until = f"{made.expiry:%Y-%m-%d %H:%M} UTC" if made.expiry else "its expiry"
-        cost = f": {building.cost(self.shape)}" if self.shape else ""
-        building.announce(f"the cluster {self.name} is kept until {until}{cost}")
-        if not building.ended_well():
+        until = f"{standing.expiry:%Y-%m-%d %H:%M} UTC"
+        cost = building.cost(standing.machines, standing.region)
+        building.announce(f"the cluster {self.name} is kept until {until}: {cost}")
+        if not well and (building.directory / "multirun.yaml").exists():
             building.announce(f"go on:   imgpull resume {building.directory}")
         building.announce(f"end it:  imgpull cluster down {self.name}")
+        self._tell(
+            "given back", cluster=self.name, shape=self.shape.text if self.shape else None,
+            done="kept", seconds=0.0, node_hours=self._meter.node_hours(),
+            expiry=standing.expiry.isoformat(),
+        )  # fmt: skip
 
 
 class BuiltSession:
@@ -229,15 +236,16 @@ def open_built(
     """
     real = [job for job in jobs if isinstance(job.engine, schema.RealEngine)]
     cluster = BuiltCluster(sweep, len(real), tell, say, building)
-    cluster.bring(real[0])
-    engine = cluster.placed(real[0]).engine
-    assert isinstance(engine, schema.RealEngine)
     opened = False
     try:
+        cluster.bring(real[0])
+        engine = cluster.placed(real[0]).engine
+        assert isinstance(engine, schema.RealEngine)
         with hold(engine, sweep, tell, say) as held:
-            opened = True
+            held.is_built = opened = True
             yield BuiltSession(cluster, held)
-    except EngineFailed:  # perhaps it was left untidy: that is gone with it
+    except EngineFailed:
+        # What could not be tidied up is gone when the cluster is.
         if not cluster.leave(unused=not opened) or not opened:
             raise
     except BaseException:

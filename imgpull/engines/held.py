@@ -52,6 +52,7 @@ class HeldCluster:
     compiled: set[str] = field(
         default_factory=set
     )  # bundles that ClusterLoader2 took in the cluster
+    is_built: bool = False  # for this sweep: it was not there when bundles were checked
     prometheus_hash: str | None = None  # of the stack that this sweep brought up or took over
 
     def choose_nodes(self, job: Job, owner: Owner) -> list[NodeFacts]:

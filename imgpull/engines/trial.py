@@ -69,7 +69,8 @@ class Trial:
                 self._job, self._runner, bundle, self._out, owner, limit.left_s(), stack,
                 cluster.kube.secrets(),
             )  # fmt: skip
-            if not self._runner.is_here and bundle.sha256 not in cluster.compiled:
+            early = self._runner.is_here and not cluster.is_built  # compiled before the sweep
+            if not early and bundle.sha256 not in cluster.compiled:
                 with seen.stage("dry run"):
                     self._runner.dry_run(asked)
                 cluster.compiled.add(bundle.sha256)

@@ -4,11 +4,6 @@ from imgpull.provisioning import az, terraform
 from imgpull.provisioning.lifecycle import Provisioned as Provisioned
 from imgpull.provisioning.lifecycle import ensure as ensure
 from imgpull.provisioning.lifecycle import give_back as give_back
-from imgpull.provisioning.place import Place
+from imgpull.provisioning.lifecycle import standing as standing
 
 PROGRAMS = {"terraform": terraform.INSTALL, "az": az.INSTALL}  # and how to get them
-
-
-def is_made(name: str) -> bool:
-    """Whether a cluster of this name was made from here."""
-    return Place(name).is_made

@@ -49,6 +49,15 @@ class Provisioned:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """A cluster of ours that is there, as far as is known here."""
+
+    machines: tuple[Machines, ...]
+    region: str
+    expiry: datetime
+
+
+@dataclass(frozen=True)
 class Proposal:
     """What would be done; nothing is yet."""
 
@@ -162,6 +171,16 @@ def give_back(name: str, say: Say, *, limits: Limits = Limits()) -> None:  # noq
         work.check_ours(values, before=values)
         work.remove(values)
         place.forget()
+
+
+def standing(name: str) -> Standing | None:
+    """What of a cluster was made from here; None when it was not, or is gone."""
+    place = Place(name)
+    if not place.is_made:
+        return None
+    values = place.values()
+    expiry = datetime.fromisoformat(values["tags"][EXPIRY])
+    return Standing(tuple(machines(values)), values["location"], expiry)
 
 
 def refresh_credentials(name: str, say: Say, limits: Limits = Limits()) -> Provisioned:  # noqa: B008

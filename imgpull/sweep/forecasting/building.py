@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgpull.errors import ConfigError
 from imgpull.provisioning.costs import HourlyCost, hourly
-from imgpull.provisioning.shapes import Shape
+from imgpull.provisioning.variables import Machines
 from imgpull.sweep.forecasting.prices import Prices, read_prices
 
 if TYPE_CHECKING:
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from imgpull.sweep.shapes import Turn
 
 
-def hourly_of(shape: Shape, prices: Prices | None = None) -> HourlyCost:
-    """What all machines of a cluster of this shape cost an hour."""
+def hourly_of(
+    machines: Sequence[Machines], region: str, prices: Prices | None = None
+) -> HourlyCost:
+    """What these machines cost an hour."""
     told = prices or read_prices()
 
     def price(region: str, size: str) -> float | None:
         return told.vm_hour.get(f"{region}/{size}", told.vm_hour.get(size))
 
-    return hourly(shape.machines, shape.region, price, told.currency or "")
+    return hourly(machines, region, price, told.currency or "")
 
 
 def require_leave(
@@ -52,7 +54,9 @@ def proposal(turns: Sequence["Turn"], lasts_s: float | None) -> list[str]:
     for number, turn in enumerate(turns, 1):
         shape = turn.shape
         machines = ", ".join(f"{m.count} {m.vm_size} ({m.what})" for m in shape.machines)
-        lines.append(f"  {number}. {machines} in {shape.region}: {hourly_of(shape)}")
+        lines.append(
+            f"  {number}. {machines} in {shape.region}: {hourly_of(shape.machines, shape.region)}"
+        )
     told = "unknown" if lasts_s is None else f"{lasts_s / 3600:.1f} h"
     lines.append(f"  predicted: {told}, set-up included; ASSUMPTION: set-up was never timed")
     return lines
