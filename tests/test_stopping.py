@@ -86,6 +86,10 @@ def test_a_sweep_stops_after_so_many_trials_that_do_not_count(tmp_path: Path) ->
     assert "2 trials not done (stopped: on_failure=stop_after:2" in ended.out
     again = imgpull(tmp_path, "report", str(ended.sweep))
     assert "2 trials not done (stopped: on_failure=stop_after:2" in again.out
+    # Each cell has its row, run or not.
+    rows = [line.split() for line in again.out.splitlines() if line.strip()[:1] in tuple("1234")]
+    told = [row[-1] for row in rows if row[-1] in ("failed", "done")]
+    assert sorted(told) == ["done", "done", "failed", "failed"]
 
 
 def test_a_trial_has_failed_when_its_last_attempt_has(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +31,13 @@ def write_summary(sweep_dir: Path, frame: pd.DataFrame | None = None) -> Path:
     return write(sweep_dir, frame)
 
 
-def print_table(frame: pd.DataFrame, console: Console) -> None:
-    """Print one line per cell, what differs first."""
+def print_table(
+    frame: pd.DataFrame, console: Console, undone: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Print one line per cell, what differs first; `undone` are trials that did not run."""
     from imgpull.analysis.table import print_table as show
 
-    show(frame, console)
+    show(frame, console, undone)
 
 
 def notes(frame: pd.DataFrame, *, asked: Mapping[str, object]) -> list[str]:

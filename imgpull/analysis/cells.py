@@ -5,6 +5,7 @@ because the trial is the unit of replication and what matters between cells is a
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ ABOUT = (
 )  # fmt: skip
 FACTOR_ORDER = ("deployments", "replicas", "qps", "nodes", "image", "cluster", "cache")
 _LIMITS = ("image_pull_p50_low_s", "image_pull_p50_high_s")
+NOT_DONE = "not done"  # a trial that was asked for and has no record
 VERDICT_ORDER = ("valid", "degraded", "invalid", "failed")
 
 
@@ -45,6 +47,30 @@ def levels(values: "pd.Series[Any]") -> list[Any]:
 def unknown(value: Any) -> bool:
     """Whether a level or number is not known."""
     return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def with_undone(frame: pd.DataFrame, undone: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The trials with those that were not done, of which `factors`, `cell_id`, `name`, `dir` are
+    known.
+    """
+    if not undone:
+        return frame
+    engine = frame["engine"].iloc[0] if frame["engine"].nunique() == 1 else None
+    rows = [
+        {
+            **{name: each["factors"].get(name) for name in factors(frame)},
+            **{key: each[key] for key in ("cell_id", "name")},
+            "job": each["dir"],
+            "engine": engine,
+            "verdict": NOT_DONE,
+            "counts": False,
+        }
+        for each in undone
+    ]
+    # As objects, a whole number beside an unknown one stays whole.
+    further = pd.DataFrame(rows, columns=frame.columns, dtype=object)
+    both = pd.concat([frame.astype(object), further], ignore_index=True)
+    return both.astype({"counts": bool})
 
 
 def last_attempts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -128,4 +154,4 @@ def _verdicts(found: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     count = Counter(found)
-    return ", ".join(f"{count[word]} {word}" for word in VERDICT_ORDER if count[word])
+    return ", ".join(f"{count[word]} {word}" for word in (*VERDICT_ORDER, NOT_DONE) if count[word])

@@ -4,11 +4,12 @@ Hides how a cell fits a line of a terminal: headers of a few lines that carry st
 and footnotes for what a column has no room to say.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from imgpull.analysis.cells import cells, unknown, varied
+from imgpull.analysis.cells import NOT_DONE, cells, unknown, varied, with_undone
 from imgpull.analysis.wording import (
     MAXIMUM_BELOW,
     cell_text,
@@ -38,13 +39,16 @@ _COLUMNS = (
 )
 _ALWAYS = 3  # of these columns, even on a terminal too narrow for them
 _GAP = 2
-_STYLES = {"failed": "red", "invalid": "red", "degraded": "yellow"}
+_STYLES = {"failed": "red", "invalid": "red", "degraded": "yellow", NOT_DONE: "yellow"}
 
 
-def print_table(frame: pd.DataFrame, console: "Console") -> None:
+def print_table(
+    frame: pd.DataFrame, console: "Console", undone: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Print one line per cell: its trials' geometric means, and "-" where nothing is known.
 
-    A terminal too narrow loses columns from the right, never digits; a file has no width.
+    `undone` are trials that were asked for and did not run. A terminal too narrow loses columns
+    from the right, never digits; a file has no width.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -53,6 +57,7 @@ def print_table(frame: pd.DataFrame, console: "Console") -> None:
     if frame.empty:
         console.print("no trial has finished: there is nothing to compare", highlight=False)
         return
+    frame = with_undone(frame, undone)
     by_cell, keys = cells(frame), varied(frame)
     rows = [cell for _, cell in by_cell.iterrows()]
     named = [(short(key, keys), [level_text(cell[key]) for cell in rows]) for key in keys]

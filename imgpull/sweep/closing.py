@@ -5,6 +5,7 @@ Hides where that stands: the ledger has the request and the plan, the directorie
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from imgpull.results.record import JobRecord
 from imgpull.sweep import shapes
@@ -16,8 +17,8 @@ _SHOWN = 8  # cells
 
 def remarks(events: Sequence[Event], records: Iterable[JobRecord]) -> list[str]:
     """Sentences for the end of a sweep; none when all that was asked for was done."""
-    undone = _undone(events, {record.trial_id for record in records})
-    return [*_excluded(events), *undone, *shapes.remarks(events)]
+    not_done = _undone(events, {record.trial_id for record in records})
+    return [*_excluded(events), *not_done, *shapes.remarks(events)]
 
 
 def _excluded(events: Sequence[Event]) -> list[str]:
@@ -30,9 +31,27 @@ def _excluded(events: Sequence[Event]) -> list[str]:
     return [f"{counted(len(excluded), 'combination')} excluded: {told}"]
 
 
-def _undone(events: Sequence[Event], recorded: set[str]) -> list[str]:
+def undone(events: Sequence[Event], records: Iterable[JobRecord]) -> list[dict[str, Any]]:
+    """The trials that were planned and have no record, each with the `factors` of its cell."""
+    cells = {
+        str(cell["cell_id"]): cell.get("factors", {})
+        for event in events
+        if event["event"] == "sweep"
+        for cell in event.get("cells", ())
+    }
+    return [
+        {**event, "factors": cells.get(str(event.get("cell_id")), {})}
+        for event in _left(events, {record.trial_id for record in records})
+    ]
+
+
+def _left(events: Sequence[Event], recorded: set[str]) -> list[Event]:
     planned = {str(e["trial_id"]): e for e in events if e["event"] == "planned"}
-    left = [event for trial_id, event in planned.items() if trial_id not in recorded]
+    return [event for trial_id, event in planned.items() if trial_id not in recorded]
+
+
+def _undone(events: Sequence[Event], recorded: set[str]) -> list[str]:
+    left = _left(events, recorded)
     if not left:
         return []
     cells: dict[str, list[int]] = {}

@@ -13,7 +13,7 @@ from imgpull import analysis
 from imgpull.errors import ImgpullError
 from imgpull.pipeline import read_resolved
 from imgpull.results.record import VERDICTS, JobRecord, job_directories, read_record
-from imgpull.sweep.closing import remarks
+from imgpull.sweep.closing import remarks, undone
 from imgpull.sweep.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def conclude(sweep_dir: Path, console: "Console") -> Conclusion:
     end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir))
     shown = frame if end.records else None
     if shown is not None:
-        end.attempt(lambda: analysis.print_table(shown, console))
+        left = end.attempt(lambda: undone(Ledger(sweep_dir).read(), end.records)) or []
+        end.attempt(lambda: analysis.print_table(shown, console, left))
     for note in end.notes:
         console.print(f"- {note}", soft_wrap=True, markup=False)
     if shown is not None:
