@@ -1,8 +1,11 @@
 """From a command to its cells: composed as Hydra does, constrained, checked, and run as such."""
 
 import copy
+import logging
+import os
 import random
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -13,13 +16,18 @@ import pytest
 import yaml
 from commands import ROOT, copy_project, database, python, run_py, runs
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core import utils as hydra_utils
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from imgpull.cl2 import alike
 from imgpull.cl2.places import Loader
@@ -28,6 +36,7 @@ from imgpull.config import schema
 from imgpull.config.typed import Shared
 from imgpull.errors import ImgpullError
 from imgpull.results.record import read_record
+from imgpull.sweep import hydra_job
 from imgpull.sweep.composing import Composer
 
 sys.path.append(str(ROOT))  # where Hydra finds hydra_plugins/, as beside run.py
@@ -104,7 +113,12 @@ def require_equal(loader: ConfigLoader, master: DictConfig, ours: Composer, *cel
     if isinstance(config, tuple):
         assert outcome(lambda: ours.config(cell)) == config
         assert outcome(lambda: ours.values(cell)) == config
+        assert outcome(lambda: ours.task_config(cell)) == config
         return config
+    task = copy.deepcopy(config)
+    with read_write(task), open_dict(task):  # as Hydra's run_job does
+        del task["hydra"]
+    assert OmegaConf.to_yaml(ours.task_config(cell)) == OmegaConf.to_yaml(task)
     assert told(ours.config(cell)) == told(config)
     assert outcome(lambda: ours.values(cell)) == outcome(lambda: jobs.resolve(config))
     return config
@@ -301,6 +315,109 @@ def test_a_job_is_what_hydras_own_launcher_makes_of_it(tmp_path: Path) -> None:
         assert config["replicas"] == resolved["replicas"] == replicas
         assert config["trial"] == resolved["trial"] == trial
         assert config["image"]["reference"] == "${cluster.registry.server}/pytorch:large"
+
+
+class Witness(Callback):
+    """A task of Hydra's, and a callback beside it, that keep what they are given."""
+
+    def __init__(self, *, breaks: bool) -> None:
+        self.breaks = breaks
+        self.seen: dict[str, Any] = {}
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._see("start", config)
+
+    def __call__(self, config: DictConfig) -> str:
+        self._see("task", config)
+        self.seen["hydra"] = OmegaConf.to_yaml(HydraConfig.get())
+        self.seen["follows"] = config.wait_timeout, HydraConfig.get().runtime.output_dir
+        logging.getLogger("task").info("works")
+        if self.breaks:
+            raise ValueError("broken")
+        return "done"
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        self._see("end", config)
+        self.seen["return"] = {
+            key: OmegaConf.to_yaml(value) if OmegaConf.is_config(value) else repr(value)
+            for key, value in vars(job_return).items()
+        }
+
+    def _see(self, moment: str, config: DictConfig) -> None:
+        told = os.environ.get("IMGPULL_TOLD"), [type(each).__name__ for each in log_handlers()]
+        self.seen[moment] = OmegaConf.to_yaml(config), str(Path.cwd()), *told
+
+
+def log_handlers() -> list[logging.Handler]:
+    """Where the log of this process goes, but for what reads it for the tests."""
+    return [each for each in logging.getLogger().handlers if type(each).__module__ == "logging"]
+
+
+def close_logs() -> None:
+    for handler in log_handlers():
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def left_in(directory: Path) -> dict[str, str | None]:
+    """Every file with its content, but for the time in a log."""
+    return {
+        str(path.relative_to(directory)): re.sub(r"^\[[^]]+\]", "", path.read_text())
+        if path.is_file()
+        else None
+        for path in directory.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+@pytest.mark.parametrize(
+    "told",
+    [
+        [], ["hydra.job.chdir=true"], ["+hydra.job.env_set.IMGPULL_TOLD=yes"],
+        ["hydra.output_subdir=null"], ["hydra.output_subdir=a/b"], ["hydra/job_logging=none"],
+    ],
+)  # fmt: skip
+def test_a_job_sees_and_leaves_what_it_does_under_hydra(
+    loader: ConfigLoader, tmp_path: Path, told: list[str], breaks: bool
+) -> None:
+    ours = Composer(loader, composed(loader, "hydra.job.name=run", *told))
+    directory = tmp_path / "sweep"
+    cell = [
+        "image=vllm", "replicas=2", "wait_timeout=${pod_startup_threshold}", "image.name='1e3'",
+        f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir='3/attempt-2'",
+    ]  # fmt: skip
+    where = "hydra.sweep.dir", "hydra.sweep.subdir"
+
+    def hydras(context: HydraContext, task: Witness) -> None:
+        hydra_utils.run_job(task, ours.config(cell), *where, context)
+
+    def our_own(context: HydraContext, task: Witness) -> None:
+        hydra_job.run_job(context, task, ours.config(cell), ours.task_config(cell))
+
+    outcomes = []
+    for run in (hydras, our_own):
+        hydra_utils.setup_globals()
+        witness, callbacks = Witness(breaks=breaks), Callbacks()
+        callbacks.callbacks = [witness]
+        run(HydraContext(config_loader=loader, callbacks=callbacks), witness)
+        close_logs()
+        after = HydraConfig.instance().cfg, Path.cwd(), os.environ.get("IMGPULL_TOLD")
+        outcomes.append({**witness.seen, "left": left_in(directory), "after": after})
+        shutil.rmtree(directory)
+    hydra_s, own = outcomes
+    assert own == hydra_s
+    assert set(hydra_s) == {"start", "task", "hydra", "follows", "end", "return", "left", "after"}
+
+
+TEXT = st.text().filter(lambda text: "${" not in text)  # which would be read as one of OmegaConf's
+
+
+@given(st.dictionaries(st.text("ab1."), TEXT | st.integers() | st.none() | st.booleans()))
+def test_a_snapshot_is_read_as_the_one_that_hydra_writes(content: dict[str, Any]) -> None:
+    config = OmegaConf.create({"+" + key: value for key, value in content.items()})
+    read = OmegaConf.create(hydra_job.to_yaml(config))
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert OmegaConf.to_container(read, resolve=False) == plain
 
 
 CALLBACK = """

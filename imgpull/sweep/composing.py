@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, ListConfig, OmegaConf, ValueNode, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, ValueNode, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from imgpull.config import job as jobs
@@ -42,6 +42,7 @@ class _Base:
     """
 
     packed: bytes
+    packed_task: bytes  # without Hydra's own part
     values: Mapping[str, Any] | None
     interpolated: Mapping[Path, tuple[str, ...] | None]
     spans: bool  # an experiment with a matrix of its own
@@ -72,12 +73,15 @@ class Composer:
         """What `jobs.resolve` makes of the cell; equal parts are shared and must not be changed."""
         plain, rest, base = self._split(overrides)
         if not plain:
-            return dict(base.values if base.values is not None else jobs.resolve(self._fresh(base)))
+            return dict(
+                base.values
+                if base.values is not None
+                else jobs.resolve(self._unpacked(base.packed))
+            )
         keys = tuple(override.key_or_group for override in plain)
         config = self._opened(rest, keys, base)
         try:
-            for override in plain:
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            _set(config, plain)
         except OmegaConfBaseException:
             del self._open[rest, keys]
             return jobs.resolve(self._by_hydra(overrides))
@@ -95,15 +99,24 @@ class Composer:
     def config(self, overrides: Sequence[str]) -> DictConfig:
         """What Hydra's load_sweep_config gives for these overrides; the caller's own."""
         plain, _, base = self._split(overrides)
+        config = self._unpacked(base.packed)
         if not plain:
-            return self._fresh(base)
-        config = self._fresh(base)
+            return config
         try:
-            for override in plain:
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            _set(config, plain)
         except OmegaConfBaseException:
             return self._by_hydra(overrides)
         self._sign(config, overrides)
+        return config
+
+    def task_config(self, overrides: Sequence[str]) -> DictConfig:
+        """The same without Hydra's own part, as Hydra gives it to the task."""
+        plain, _, base = self._split(overrides)
+        config = self._unpacked(base.packed_task)
+        try:
+            _set(config, [one for one in plain if not one.is_hydra_override()])
+        except OmegaConfBaseException:
+            return _without_hydra(self._by_hydra(overrides))
         return config
 
     def spans_a_matrix(self, overrides: Sequence[str]) -> bool:
@@ -131,15 +144,15 @@ class Composer:
     def _by_hydra(self, overrides: Sequence[str]) -> DictConfig:
         return self._loader.load_sweep_config(self._master, list(overrides))
 
-    def _fresh(self, base: _Base) -> DictConfig:
-        config: DictConfig = pickle.loads(base.packed)  # our own bytes; copying takes five times
+    def _unpacked(self, packed: bytes) -> DictConfig:
+        config: DictConfig = pickle.loads(packed)  # our own bytes; copying takes five times
         # So that a time, asked twice, stays the same.
         OmegaConf.copy_cache(from_config=self._master, to_config=config)
         return config
 
     def _opened(self, rest: tuple[str, ...], keys: tuple[str, ...], base: _Base) -> DictConfig:
         """A copy in which just these keys are set, again and again."""
-        config = self._open.pop((rest, keys), None) or self._fresh(base)
+        config = self._open.pop((rest, keys), None) or self._unpacked(base.packed)
         self._open[rest, keys] = config
         if len(self._open) > _KEPT:
             self._open.popitem(last=False)
@@ -206,7 +219,7 @@ class Composer:
         """Whether Hydra's part holds a value (no group, no interpolation) under this key."""
         where = rest, key
         if where not in self._there:
-            self._there[where] = _holds_value(self._fresh(self._base(rest)), key)
+            self._there[where] = _holds_value(self._unpacked(self._base(rest).packed), key)
         return self._there[where]
 
     def _base(self, rest: tuple[str, ...]) -> _Base:
@@ -224,7 +237,9 @@ class Composer:
             }
             spans = bool(config.hydra.sweeper.get("params"))
             packed = pickle.dumps(config, protocol=5)
-            self._bases[rest] = _Base(packed, values, _followed(texts), spans)
+            task = _without_hydra(self._unpacked(packed))
+            packed_task = pickle.dumps(task, protocol=5)
+            self._bases[rest] = _Base(packed, packed_task, values, _followed(texts), spans)
         return self._bases[rest]
 
 
@@ -246,6 +261,17 @@ def _meets(key: str, keys: Sequence[str]) -> bool:
 def _touch(one: str, other: str) -> bool:
     """Whether one of these keys is the other or lies within it."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _set(config: DictConfig, plain: Sequence[Override]) -> None:
+    for override in plain:
+        OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    with read_write(config), open_dict(config):
+        del config["hydra"]
+    return config
 
 
 def _holds_value(config: DictConfig, key: str) -> bool:

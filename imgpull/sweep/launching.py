@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
 from imgpull.sweep.composing import composer
+from imgpull.sweep.hydra_job import run_job
 from imgpull.sweep.plan import Planned
 
 
@@ -47,16 +48,12 @@ def _run(launcher: Any, overrides: list[str], number: int) -> JobReturn:
     setup_globals()
     told = launcher.config.hydra
     configure_log(told.hydra_logging, told.verbose)
-    config = composer(launcher.hydra_context.config_loader, launcher.config).config(overrides)
+    composed = composer(launcher.hydra_context.config_loader, launcher.config)
+    config = composed.config(overrides)
     with open_dict(config):
         config.hydra.job.id = number
         config.hydra.job.num = number
-    done = run_job(
-        hydra_context=launcher.hydra_context,
-        task_function=launcher.task_function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    task_config = composed.task_config(overrides)
+    done = run_job(launcher.hydra_context, launcher.task_function, config, task_config)
     configure_log(told.hydra_logging, told.verbose)
     return done
