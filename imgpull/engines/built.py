@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from imgpull import provisioning
 from imgpull.cluster import preflight
@@ -68,6 +69,7 @@ class BuiltCluster:
         self._meter = _Meter()
         self._failed: dict[tuple[Shape, int], ImgpullError] = {}
         self._begun = 0  # trials
+        self._opening = True
 
     def bring(self, job: Job, attempt: int = 1) -> None:
         """Have the shape that this Job wants, for as long as it may take.
@@ -90,7 +92,7 @@ class BuiltCluster:
         before, self.shape = self.shape, None
         self._say(f"bringing the cluster {self.name} to {wanted.text}")
         begun = time.monotonic()
-        self._meter.at(max([wanted, before or wanted], key=lambda shape: shape.all_nodes))
+        self._meter.at(wanted)
         try:
             made = provisioning.ensure(
                 job, self._say, name=self.name, sweep=self._sweep, limits=self._limits,
@@ -100,8 +102,9 @@ class BuiltCluster:
             if provisioning.standing(self.name) is None:
                 self._meter.at(None)
             self._tell(
-                "provisioning failed", cluster=self.name, shape=wanted.text, why=error.message,
-                seconds=round(time.monotonic() - begun, 1),
+                "provisioning failed", cluster=self.name, why=error.message,
+                left=provisioning.standing(self.name) is not None,
+                **self._told(wanted, time.monotonic() - begun),
             )  # fmt: skip
             raise
         self._meter.at(wanted)
@@ -118,16 +121,24 @@ class BuiltCluster:
         self._tell(
             "provisioned",
             cluster=self.name,
-            shape=shape.text,
             done="extended" if shape == before and made.changes else done,
-            seconds=round(seconds, 1),
-            node_hours=round(seconds * shape.all_nodes / 3600, 4),
-            machines=[[each.what, each.vm_size, each.count] for each in shape.machines],
-            region=shape.region,
             changes=[f"{each.action} {each.address}" for each in made.changes],
             expiry=made.expiry.isoformat() if made.expiry else None,
             variables=f"{VARIABLES}/{copy.name}",
+            **self._told(shape, seconds),
         )
+        self._opening = False
+
+    def _told(self, shape: Shape, seconds: float) -> dict[str, Any]:
+        """What the ledger has of every change."""
+        return {
+            "opening": self._opening,
+            "shape": shape.text,
+            "seconds": round(seconds, 1),
+            "node_hours": round(seconds * shape.all_nodes / 3600, 4),
+            "machines": [[each.what, each.vm_size, each.count] for each in shape.machines],
+            "region": shape.region,
+        }
 
     def _ends_too_soon(self, job: Job) -> bool:
         """Whether the expiry may come before the end of a trial that begins now."""

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from imgpull import pipeline
 from imgpull.config.sweeping import SweepSettings
 from imgpull.sweep import shapes
-from imgpull.sweep.forecasting import forecast
+from imgpull.sweep.forecasting import budget, forecast
 from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
 from imgpull.sweep.plan import Matrix, Planned, matrix_id, names
@@ -60,7 +60,7 @@ def begin(
     }
     told = [_told(request.matrix, request.settings), *found, *(each.as_event() for each in plan)]
     built = shapes.events([each.cell for each in plan], request.settings)
-    ledger.append_all([*told, *built, ahead])
+    ledger.append_all([*told, *built, *budget.events(plan, predicted), ahead])
 
 
 def _told(matrix: Matrix, settings: SweepSettings) -> dict[str, Any]:

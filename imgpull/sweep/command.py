@@ -35,7 +35,7 @@ from imgpull.sweep.lane import Lane, is_lane
 from imgpull.sweep.lanes import Lanes, lanes_of, on_lanes
 from imgpull.sweep.launching import launch
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.limits import Limits, earlier_spending, require_prices
+from imgpull.sweep.limits import Limits, cost_of_built, earlier_spending, require_prices
 from imgpull.sweep.matrix import checked_matrix
 from imgpull.sweep.places import is_named, new_directory, require_free, wanted_directory
 from imgpull.sweep.plan import (
@@ -157,8 +157,7 @@ def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: R
         progress.step("predicting how long it will take")
         history = forecast.history_of(wanted_directory(config).parent, cells)
         predicted = forecast.forecast(request.plan, history, progress.step)
-    asked = [planned.cell for planned in request.plan]
-    require_leave(shapes.turns(asked), settings, predicted.lasts_s(request.plan))
+    require_leave(request.plan, settings, predicted.lasts_s(request.plan))
     with Progress() as progress:
         progress.step("opening tracking")
         tracked = Tracked(_tracking(cells[0].values["tracking"]))
@@ -180,7 +179,14 @@ def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: R
         stop_after=settings.stop_after,
         retries=settings.retries,
         seed=settings.seed,
-        limits=Limits(settings.max_hours, settings.max_cost, spent_s, cost, predicted.expected_s),
+        limits=Limits(
+            settings.max_hours,
+            settings.max_cost,
+            spent_s,
+            cost,
+            predicted.expected_s,
+            partial(cost_of_built, directory) if predicted.setup_s else None,
+        ),
     )
     _active[:] = [sweep]
     together = 1 if serial else workers.batch_size()

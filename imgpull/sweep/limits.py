@@ -2,16 +2,22 @@
 
 Hides how both are counted. Hours are those of every session by the monotonic clock, as the ledger
 has them, so that a clock that jumps or a pause between two sessions counts nothing. Cost is each
-trial's own time at the price of its cluster. Asked between trials only: none is stopped by it.
+trial's own time at the price of its cluster; of a cluster that is built for the sweep it is all of
+its time, idle and between sessions too. Asked between trials only: none is stopped by it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from imgpull.errors import ConfigError
+from imgpull.results.machine_time import machine_spans
+from imgpull.sweep import shapes
 from imgpull.sweep.forecasting import forecast
-from imgpull.sweep.ledger import Event, elapsed_s
+from imgpull.sweep.forecasting.building import hourly_of
+from imgpull.sweep.forecasting.prices import read_prices
+from imgpull.sweep.ledger import Event, Ledger, elapsed_s
 from imgpull.sweep.plan import Planned
 
 
@@ -24,6 +30,7 @@ class Limits:
     spent_s: float = 0.0  # by earlier sessions
     cost: float = 0.0  # so far, in the currency of the prices
     expected_s: Mapping[str, float] = field(default_factory=dict)
+    built: Callable[[], float] | None = None  # what a cluster that is built has cost so far
     begun_s: float = field(default_factory=time.monotonic)
 
     def add(self, cost: float | None) -> None:
@@ -38,10 +45,13 @@ class Limits:
             if spent_h >= self.max_hours or spent_h + next_s / 3600 > self.max_hours:
                 return f"max_hours={self.max_hours:g}: {_spent(spent_h, next_s / 3600, ' h')}"
         if self.max_cost is not None and cost_per_hour:
-            next_cost = cost_per_hour * next_s / 3600
-            if self.cost >= self.max_cost or self.cost + next_cost > self.max_cost:
-                return f"max_cost={self.max_cost:g}: {_spent(self.cost, next_cost, '')}"
+            cost, next_cost = self._cost(), cost_per_hour * next_s / 3600
+            if cost >= self.max_cost or cost + next_cost > self.max_cost:
+                return f"max_cost={self.max_cost:g}: {_spent(cost, next_cost, '')}"
         return None
+
+    def _cost(self) -> float:
+        return self.cost if self.built is None else self.built()
 
 
 def _spent(spent: float, expected: float, unit: str) -> str:
@@ -57,7 +67,7 @@ def earlier_spending(events: Sequence[Event]) -> tuple[float, float]:
 
 def price(planned: Planned) -> float | None:
     """What an hour of a trial costs; None is unknown."""
-    return forecast.cost_per_hour(planned.job)
+    return forecast.cost_per_hour(planned.job, built=shapes.is_built(planned.cell))
 
 
 def require_prices(plan: Sequence[Planned], max_cost: float | None) -> None:
@@ -66,8 +76,24 @@ def require_prices(plan: Sequence[Planned], max_cost: float | None) -> None:
         return
     unknown = next((planned for planned in plan if price(planned) is None), None)
     if unknown is not None:
-        size = unknown.job.cluster.node.vm_size
         raise ConfigError(
-            f"max_cost={max_cost:g}, but what a {size} costs an hour is not known",
+            f"max_cost={max_cost:g}, but what a {_unpriced(unknown)} costs an hour is not known",
             hint="give its price in conf/prices.yaml, or limit the sweep with max_hours",
         )
+
+
+def _unpriced(planned: Planned) -> str:
+    """The machines of a trial of which one has no price."""
+    shape = shapes.shape_of(planned.cell)
+    if shape is None:
+        return planned.job.cluster.node.vm_size
+    return " or ".join(hourly_of(shape.machines, shape.region).unknown)
+
+
+def cost_of_built(directory: Path) -> float:
+    """What the cluster of a sweep has cost until now, idle and set-up included."""
+    prices = read_prices()
+    spans = machine_spans(Ledger(directory).read())
+    now = time.time()
+    hourly = ((s.hours(now), hourly_of(s.machines, s.region, prices).value) for s in spans)
+    return sum(hours * (value or 0.0) for hours, value in hourly)

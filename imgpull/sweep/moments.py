@@ -49,8 +49,11 @@ class SessionClock:
     begun_by: frozenset[object] = frozenset()  # the events that a session has once
 
     def is_over_at(self, event: Event) -> bool:
-        """Whether this event is the next session's. A cluster is `held` before `sweep` is told."""
-        past = {"sweep": {"sweep"}, "held": {"sweep", "given back"}}.get(_kind(event), set())
+        """Whether this event is the next session's. A cluster is `held` before `sweep` is told, and
+        built before that.
+        """
+        told = "held" if event.get("opening") else _kind(event)
+        past = {"sweep": {"sweep"}, "held": {"sweep", "given back"}}.get(told, set())
         return not past.isdisjoint(self.begun_by)
 
     def take(self, event: Event) -> None:

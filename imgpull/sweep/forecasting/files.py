@@ -55,7 +55,23 @@ def as_json(report: PlanReport) -> str:
             "pool_cost": _sum(sums.pool_cost),
             "registry_bytes": _sum(sums.registry_bytes),
             "virtual_bytes": _sum(sums.virtual_bytes),
+            "built_hours": _sum(sums.built_hours),
+            "built_node_hours": _sum(sums.built_node_hours),
+            "built_cost": _sum(sums.built_cost),
         },
+        "built": [
+            {
+                "shape": each.setup.shape.text,
+                "setup": each.setup.key,
+                "setup_s": each.setup.took_s,
+                "trials": each.trials,
+                "nodes": each.setup.shape.all_nodes,
+                "hours": _sum(each.hours),
+                "node_hours": _sum(each.node_hours),
+                "cost": _sum(each.cost),
+            }
+            for each in report.builds
+        ],
         "pools": [
             {"cluster": p.cluster, "vm_size": p.vm_size, "nodes": p.nodes, "vm_hour": p.price}
             for p in report.pools

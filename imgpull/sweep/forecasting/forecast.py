@@ -6,7 +6,7 @@ Hides where a trial's seconds come from (predicting.py) and which trials wait lo
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,7 +14,9 @@ from omegaconf import DictConfig
 from imgpull import engines
 from imgpull.config.job import Job
 from imgpull.config.sweeping import SweepSettings
+from imgpull.provisioning.shapes import shape_of
 from imgpull.results.record import JobRecord
+from imgpull.sweep.forecasting.building import hourly_of, setups
 from imgpull.sweep.forecasting.history import earlier_trials
 from imgpull.sweep.forecasting.overheads import occasional
 from imgpull.sweep.forecasting.predicting import Prediction, Say, predict
@@ -29,6 +31,7 @@ class Forecast:
     expected_s: Mapping[str, float]  # of the real clock
     basis: str  # in words, for the ledger
     cells: Mapping[str, Prediction]  # by cell_id
+    setup_s: Mapping[str, float] = field(default_factory=dict)  # of it, until there is a cluster
 
     def lasts_s(self, plan: Sequence[Planned]) -> float | None:
         """How long these trials take one after the other; None when one is not predicted."""
@@ -51,14 +54,16 @@ def forecast(
     cells = {planned.cell.cell_id: planned.cell for planned in plan}
     found = predict(list(cells.values()), history, say, cheap=cheap)
     expected_s: dict[str, float] = {}
+    setup_s = {each.planned.trial_id: each.took_s for each in setups(plan)}
     for planned, waits in zip(plan, occasional(plan), strict=True):
         prediction = found[planned.cell.cell_id]
         if prediction.wall_s is None:
             continue
         # Measured ones hold what it took them.
         added = waits if prediction.basis == "simulated" else ()
-        expected_s[planned.trial_id] = prediction.wall_s + sum(each.took_s for each in added)
-    return Forecast(expected_s, _basis(plan, found), found)
+        waiting_s = sum(each.took_s for each in added) + setup_s.get(planned.trial_id, 0.0)
+        expected_s[planned.trial_id] = prediction.wall_s + waiting_s
+    return Forecast(expected_s, _basis(plan, found), found, setup_s)
 
 
 def _basis(plan: Sequence[Planned], found: Mapping[str, Prediction]) -> str:
@@ -73,13 +78,16 @@ def history_of(root: Path, cells: Iterable[Cell]) -> list[JobRecord]:
     return earlier_trials(root, {cell.cell_id for cell in cells})
 
 
-def cost_per_hour(job: Job, prices: Prices | None = None) -> float | None:
+def cost_per_hour(job: Job, prices: Prices | None = None, *, built: bool = False) -> float | None:
     """What the measured nodes of a trial cost an hour, from conf/prices.yaml; None is unknown.
 
-    0.0 where nothing is rented: simulated and replayed trials. ConfigError for a broken price file.
+    `built`: for this sweep, so that all of its nodes are paid for by it. 0.0 where nothing is
+    rented: simulated and replayed trials. ConfigError for a broken price file.
     """
     if not engines.is_real(job):
         return 0.0
+    if built:
+        return hourly_of(shape_of(job).machines, job.cluster.region, prices).value
     price = (prices or read_prices()).of_node(job)
     return None if price is None else price * job.nodes
 

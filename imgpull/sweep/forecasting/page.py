@@ -59,7 +59,7 @@ def print_page(report: PlanReport, console: "Console") -> None:
     say(_headline(report))
     if report.rows:
         _print_cells(report, console)
-        for line in _order(report.rows):
+        for line in [*_order(report.rows), *_built(report)]:
             say(line)
     for line in _excluded(report):
         say(line)
@@ -187,6 +187,23 @@ def _told(row: Row) -> str:
     return f"{planned.position} {planned.name}{trial}{again}"
 
 
+def _built(report: PlanReport) -> list[str]:
+    """The shapes of a cluster that is built, in turn, each with what it takes."""
+    if not report.builds:
+        return []
+    lines = ["the cluster is built for it, shape after shape:"]
+    for number, each in enumerate(report.builds, 1):
+        change, nodes = each.setup, each.setup.shape.all_nodes
+        cost = each.cost.text(lambda value: _money(report, value))
+        hourly = "unknown" if each.cost_hour is None else _money(report, each.cost_hour)
+        lines.append(
+            f"  {number}. {change.shape.text}: {change.key} {_time(change.took_s)}, "
+            f"{_many(each.trials, 'trial')}; {each.node_hours.text(_figure)} node-hours of "
+            f"{nodes} nodes; cost {cost} ({hourly} an hour)"
+        )
+    return lines
+
+
 def _excluded(report: PlanReport) -> list[str]:
     if not report.excluded:
         return []
@@ -205,7 +222,17 @@ def _sums(report: PlanReport) -> list[tuple[str, str]]:
         found.append(("virtual", f"{sums.virtual_s.text(_time)} of simulated clusters"))
     if sums.waiting_share is not None:
         found.append(("waiting", _waiting(report)))
-    if report.real:
+    if report.builds:
+        own, whole, cost = sums.node_hours, sums.built_node_hours, sums.built_cost
+        found += [
+            ("cluster", f"stands {sums.built_hours.text(lambda h: _time(h * 3600))}, set-up and "
+                        "destroying included"),
+            ("node-hours", f"{own.text(_figure)} of the nodes measured in trials; "
+                           f"{whole.text(_figure)} of all nodes, set-up and idle ones included"),
+            ("cost", _dated(cost.text(lambda value: _money(report, value)), report)),
+            ("registry", _registry(sums.registry_bytes)),
+        ]  # fmt: skip
+    elif report.real:
         found += [
             ("node-hours", _with_pool(sums.node_hours, sums.pool_node_hours, _figure, report)),
             ("cost", _cost(report)),
@@ -236,6 +263,10 @@ def _waiting(report: PlanReport) -> str:
 def _cost(report: PlanReport) -> str:
     sums = report.totals
     text = _with_pool(sums.cost, sums.pool_cost, lambda value: _money(report, value), report)
+    return _dated(text, report)
+
+
+def _dated(text: str, report: PlanReport) -> str:
     return text if report.prices.date is None else f"{text}, prices of {report.prices.date}"
 
 

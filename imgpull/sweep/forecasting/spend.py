@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from imgpull import engines
 from imgpull.config import schema
 from imgpull.config.job import Job
+from imgpull.sweep import shapes
+from imgpull.sweep.forecasting.building import Setup, assumed_s, hourly_of, setups
 from imgpull.sweep.forecasting.forecast import Forecast, cost_per_hour
 from imgpull.sweep.forecasting.predicting import Prediction
 from imgpull.sweep.forecasting.prices import Prices
@@ -50,7 +52,7 @@ class Row:
     prediction: Prediction
     wall_s: float | None
     node_hours: float | None  # of the trial's own nodes
-    per_hour: float | None  # what these cost
+    per_hour: float | None  # what these cost; all nodes of the cluster where it is built
     cost: float | None
     registry_bytes: float | None  # that leave the registry, at most
     virtual_bytes: float | None  # the same in the simulator
@@ -69,8 +71,10 @@ def rows(plan: Sequence[Planned], found: Forecast, prices: Prices) -> list[Row]:
 def _row(planned: Planned, found: Forecast, prices: Prices) -> Row:
     job, real = planned.job, engines.is_real(planned.job)
     wall_s = found.expected_s.get(planned.trial_id)
+    if wall_s is not None:
+        wall_s -= found.setup_s.get(planned.trial_id, 0.0)
     hours = None if wall_s is None else wall_s / _HOUR_S
-    per_hour = cost_per_hour(job, prices)
+    per_hour = cost_per_hour(job, prices, built=shapes.is_built(planned.cell))
     moved = pulled_bytes(job)
     cost = None if hours is None or per_hour is None else hours * per_hour
     if real and cost is not None and prices.egress_gb:
@@ -133,7 +137,7 @@ def pools(found: Sequence[Row], prices: Prices) -> list[Pool]:
     by_cluster: dict[tuple[object, ...], list[Row]] = {}
     for row in found:
         engine, cluster = row.planned.job.engine, row.planned.job.cluster
-        if isinstance(engine, schema.RealEngine):
+        if isinstance(engine, schema.RealEngine) and not shapes.is_built(row.planned.cell):
             key = engine.kubeconfig, engine.context, cluster.name, cluster.node.vm_size
             by_cluster.setdefault(key, []).append(row)
     return [_pool(same, prices) for same in by_cluster.values()]
@@ -151,6 +155,56 @@ def _pool(same: Sequence[Row], prices: Prices) -> Pool:
 
 
 @dataclass(frozen=True)
+class Build:
+    """A shape of a cluster that is built: its set-up, and the trials that run on it."""
+
+    setup: Setup
+    trials: int
+    hours: Total  # of set-up and trials; of the last one also of destroying it
+    cost_hour: float | None  # of all its machines
+
+    @property
+    def node_hours(self) -> Total:
+        """Of all its nodes, those of the system and of Prometheus too."""
+        return _times(self.hours, self.setup.shape.all_nodes)
+
+    @property
+    def cost(self) -> Total:
+        """What they cost; unknown without a price of each."""
+        return _times(self.hours, self.cost_hour)
+
+
+def _times(hours: Total, factor: float | None) -> Total:
+    known = hours.value is not None and factor is not None
+    return Total((hours.value or 0.0) * (factor or 0.0) if known else None, hours.unknown)
+
+
+def builds(found: Sequence[Row], prices: Prices) -> list[Build]:
+    """The shapes that the cluster is given for these trials, in turn."""
+    changes = setups([row.planned for row in found])
+    starts = {id(change.planned): change for change in changes}
+    turns: list[tuple[Setup, list[Row]]] = []
+    for row in found:
+        if change := starts.get(id(row.planned)):
+            turns.append((change, []))
+        if turns and shapes.is_built(row.planned.cell):
+            turns[-1][1].append(row)
+    return [_build(*turn, prices, last=turn is turns[-1]) for turn in turns]
+
+
+def _build(setup: Setup, same: Sequence[Row], prices: Prices, *, last: bool) -> Build:
+    own_s = setup.took_s + (assumed_s(setup.planned, "destroy") if last else 0.0)
+    seconds = [own_s, *(row.wall_s for row in same)]
+    shape = setup.shape
+    return Build(
+        setup=setup,
+        trials=len(same),
+        hours=total(None if each is None else each / _HOUR_S for each in seconds),
+        cost_hour=hourly_of(shape.machines, shape.region, prices).value,
+    )
+
+
+@dataclass(frozen=True)
 class Totals:
     """What the whole plan takes."""
 
@@ -164,11 +218,14 @@ class Totals:
     pool_cost: Total
     registry_bytes: Total
     virtual_bytes: Total
+    built_hours: Total  # of a cluster that is built: set-up, trials, destroying it
+    built_node_hours: Total  # of all its nodes
+    built_cost: Total
 
 
 def totals(found: Sequence[Row], prices: Prices) -> Totals:
     """The sums over trials, and over the pools that they are run on."""
-    kept = pools(found, prices)
+    kept, built = pools(found, prices), builds(found, prices)
     real = [row for row in found if row.real]
     egress = prices.of_bytes(math.fsum(row.registry_bytes or 0.0 for row in real))
     return Totals(
@@ -182,7 +239,17 @@ def totals(found: Sequence[Row], prices: Prices) -> Totals:
         pool_cost=_pool_cost(kept, egress),
         registry_bytes=total(row.registry_bytes for row in found),
         virtual_bytes=total(row.virtual_bytes for row in found),
+        built_hours=_sum(each.hours for each in built),
+        built_node_hours=_sum(each.node_hours for each in built),
+        built_cost=_whole_cost(built),
     )
+
+
+def _whole_cost(built: Sequence[Build]) -> Total:
+    """Unknown as a whole without one price."""
+    if any(each.cost_hour is None for each in built):
+        return Total(None, len(built))
+    return _sum(each.cost for each in built)
 
 
 def _longest_lane(found: Sequence[Row]) -> Total:
