@@ -15,12 +15,13 @@ import subprocess
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import tls
+import yaml
 from images import INDEX, MANIFEST, OciImage, digest, index
 
 CUT = object()  # the connection ends without an answer
@@ -30,7 +31,8 @@ class Registry:
     """What it has, and how it behaves; settings may change at any time.
 
     `users` (name -> password) makes it ask for tokens, `basic` for the password itself;
-    `blob_bytes_s` slows blobs down.
+    `blob_bytes_s` slows blobs down; `delete` says whether manifests may be deleted. Uploads:
+    `chunk_bytes` is the least that it takes at once, after `forget_after` chunks it forgets one.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -38,6 +40,10 @@ class Registry:
         self.basic = False
         self.public = False  # tokens for everybody
         self.blob_bytes_s: float | None = None
+        self.delete = True
+        self.chunk_bytes: int | None = None
+        self.forget_after: int | None = None
+        self._uploads: dict[str, bytearray] = {}
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         self._content: dict[str, tuple[str, bytes]] = {}  # path -> type, body
         self._tags: dict[str, list[str]] = {}
@@ -104,27 +110,83 @@ class Registry:
         """Answer one request."""
         path, _, query = request.path.partition("?")
         self.requests.append((request.command, path, dict(request.headers.items())))
-        for pattern, replies in self._scripts:
-            if replies and pattern.fullmatch(path):
-                reply = replies.pop(0)
-                if reply is CUT:
-                    request.close_connection = True
-                    return
-                _send(request, reply[0], b"{}", dict(reply[1]))
-                return
-        if path == "/token":
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if (reply := self._scripted(path)) is CUT:
+            request.close_connection = True
+        elif reply is not None:
+            _send(request, reply[0], b"{}", dict(reply[1]))
+        elif path == "/token":
             self._token(request, query)
         elif not self._is_let_in(request):
             self._challenge(request, path)
         elif found := re.fullmatch(r"/v2/(.+)/tags/list", path):
             tags = self._tags.get(found[1])
-            body = json.dumps({"name": found[1], "tags": tags}).encode()
-            _send(request, 200 if tags else 404, body, {"Content-Type": "application/json"})
+            told = json.dumps({"name": found[1], "tags": tags}).encode()
+            _send(request, 200 if tags else 404, told, {"Content-Type": "application/json"})
         elif path in self._content:
-            media_type, body = self._content[path]
-            self._serve(request, body, {"Content-Type": media_type}, slow="/blobs/" in path)
+            media_type, content = self._content[path]
+            if request.command == "DELETE":
+                self._delete(request, path)
+            else:
+                self._serve(request, content, {"Content-Type": media_type}, slow="/blobs/" in path)
+        elif "/blobs/uploads/" in path:
+            self._upload(request, path, query, body)
+        elif request.command == "PUT" and (found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path)):
+            self.put_manifest(found[1], found[2], body, request.headers["Content-Type"])
+            _send(request, 201, b"", {"Docker-Content-Digest": digest(body)})
         else:
             _send(request, 200 if path == "/v2/" else 404, b"{}", {})
+
+    def _forgets(self, name: str) -> bool:
+        if self.forget_after is None:
+            return False
+        self.forget_after -= 1
+        return self.forget_after == -1
+
+    def _upload(
+        self, request: BaseHTTPRequestHandler, path: str, query: str, body: bytes
+    ) -> None:  # fmt: skip
+        """The upload of a blob, as the distribution API has it."""
+        base, _, name = path.rpartition("/")
+        if request.command == "POST":
+            name = str(len(self.requests))
+            self._uploads[name] = bytearray()
+        elif (request.command == "PATCH" and self._forgets(name)) or name not in self._uploads:
+            _send(request, 404, b"{}", {})
+            return
+        held = self._uploads[name]
+        if request.command == "PATCH":
+            if request.headers["Content-Range"] != f"{len(held)}-{len(held) + len(body) - 1}":
+                _send(request, 416, b"{}", {})
+                return
+            held += body
+        elif request.command == "PUT":
+            told = dict(urllib.parse.parse_qsl(query))["digest"]
+            if told != digest(bytes(held)):
+                _send(request, 400, b"{}", {})
+                return
+            self.put_blob(base.removeprefix("/v2/").removesuffix("/blobs/uploads"), told,
+                          bytes(self._uploads.pop(name)))  # fmt: skip
+        status = {"POST": 202, "PATCH": 202, "GET": 204, "PUT": 201, "DELETE": 204}
+        headers = {"Location": f"{base}/{name}", "Range": f"0-{max(0, len(held) - 1)}"}
+        if self.chunk_bytes:
+            headers["OCI-Chunk-Min-Length"] = str(self.chunk_bytes)
+        _send(request, status[request.command], b"", headers)
+
+    def _delete(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        if not self.delete:
+            _send(request, 405, b"{}", {})
+            return
+        _, gone = self._content[path]
+        for each in [name for name, (_, body) in self._content.items() if body == gone]:
+            del self._content[each]
+        _send(request, 202, b"", {})
+
+    def _scripted(self, path: str) -> Any:
+        for pattern, replies in self._scripts:
+            if replies and pattern.fullmatch(path):
+                return replies.pop(0)
+        return None
 
     def _is_let_in(self, request: BaseHTTPRequestHandler) -> bool:
         if self.users is None and not self.public:
@@ -132,7 +194,9 @@ class Registry:
         kind, _, told = request.headers.get("Authorization", "").partition(" ")
         if self.basic:
             return kind == "Basic" and self._knows(told)
-        return kind == "Bearer" and told == f"token-of-{request.path.split('/')[2]}"
+        token = f"token-of-{request.path.split('/')[2]}"
+        reads = request.command in ("GET", "HEAD")
+        return kind == "Bearer" and told in (f"{token}:push", *([token] if reads else ()))
 
     def _knows(self, basic: str) -> bool:
         name, _, password = base64.b64decode(basic).decode().partition(":")
@@ -141,10 +205,11 @@ class Registry:
     def _challenge(self, request: BaseHTTPRequestHandler, path: str) -> None:
         repository = path.split("/")[2] if path.count("/") > 2 else ""
         challenge = 'Basic realm="the registry"'
+        actions = "pull" if request.command in ("GET", "HEAD") else "pull,push"
         if not self.basic:
             challenge = (
                 f'Bearer realm="https://{self.server}/token",service="the registry",'
-                f'scope="repository:{repository}:pull"'
+                f'scope="repository:{repository}:{actions}"'
             )
         _send(request, 401, b"{}", {"WWW-Authenticate": challenge})
 
@@ -154,7 +219,9 @@ class Registry:
             _send(request, 401, b"{}", {"WWW-Authenticate": 'Basic realm="tokens"'})
             return
         scope = dict(urllib.parse.parse_qsl(query))["scope"]
-        body = json.dumps({"access_token": f"token-of-{scope.split(':')[1]}"}).encode()
+        _, repository, actions = scope.split(":")
+        token = f"token-of-{repository}" + (":push" if "push" in actions else "")
+        body = json.dumps({"access_token": token}).encode()
         _send(request, 200, body, {"Content-Type": "application/json"})
 
     def _serve(
@@ -182,7 +249,7 @@ def _handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(ConnectionError):
                 registry.answer(self)
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -213,17 +280,34 @@ class DockerRegistry:
 
 
 @contextlib.contextmanager
-def docker_registry(directory: Path) -> Iterator[DockerRegistry]:
-    """Debian's docker-registry, empty, with its files in a directory."""
+def docker_registry(
+    directory: Path, *, auth: str = "", certificate: tls.Pair | None = None
+) -> Iterator[DockerRegistry]:
+    """Debian's docker-registry, empty, with its files in a directory.
+
+    `auth` is a file of htpasswd's, `certificate` makes it speak TLS.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         server = f"127.0.0.1:{free.getsockname()[1]}"
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.yml").write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-        f"http: {{addr: '{server}'}}\nlog: {{accesslog: {{disabled: false}}, level: warn}}\n",
-        encoding="utf-8",
-    )
+    settings: dict[str, Any] = {
+        "version": "0.1",
+        "storage": {
+            "filesystem": {"rootdirectory": f"{directory}/data"}, "delete": {"enabled": True},
+        },
+        "http": {"addr": server},
+        "log": {"accesslog": {"disabled": False}, "level": "warn"},
+    }  # fmt: skip
+    if certificate:
+        (directory / "cert.pem").write_text(certificate.certificate)
+        (directory / "key.pem").write_text(certificate.key)
+        files = {"certificate": f"{directory}/cert.pem", "key": f"{directory}/key.pem"}
+        settings["http"]["tls"] = files
+    if auth:
+        (directory / "htpasswd").write_text(auth)
+        settings["auth"] = {"htpasswd": {"realm": "tests", "path": f"{directory}/htpasswd"}}
+    (directory / "config.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     log = directory / "log"
     program = shutil.which("docker-registry") or "docker-registry"
     with log.open("wb") as out:
@@ -243,8 +327,10 @@ def docker_registry(directory: Path) -> Iterator[DockerRegistry]:
 
 
 def _is_up(server: str) -> bool:
+    """Whether it listens; what it answers is another matter."""
+    host, _, port = server.partition(":")
     try:
-        with urllib.request.urlopen(f"http://{server}/v2/"):
+        with socket.create_connection((host, int(port))):
             return True
     except OSError:
         return False

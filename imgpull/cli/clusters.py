@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgpull.cli import aks
+from imgpull.cli import aks, images
 from imgpull.errors import ConfigError, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 cluster = typer.Typer(
     no_args_is_help=True, help="Look at a real cluster; build and end one on AKS."
 )
-image = typer.Typer(no_args_is_help=True, help="Look at an image in its registry.")
+image = typer.Typer(no_args_is_help=True, help="Look at an image in its registry; make one.")
 aks.register(cluster)
+images.register(image)
 
 Kubeconfig = Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, else ~/.kube/config.")]
 Context = Annotated[str | None, typer.Option(help="A context of it; default: its current one.")]

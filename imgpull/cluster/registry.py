@@ -74,7 +74,7 @@ def inspect(
     Credentials are docker's own unless given. Registries on loopback are spoken to without TLS.
     ConfigError when there is no such image, EngineUnavailable when the registry cannot be asked.
     """
-    host, path, tag, digest = _parts(reference)
+    host, path, tag, digest = parts(reference)
     # A pod that names a digest is not asked for its tag.
     named = f"{host}/{path}:{tag or 'by-digest'}"
     with Repository(host, path, credentials or docker_logins()) as repository:
@@ -127,7 +127,7 @@ def image_yaml(info: ImageInfo, name: str) -> str:
 
 def image_name(reference: str) -> str:
     """What to call the file of an image: the last part of its repository, as Hydra takes it."""
-    last = _parts(reference)[1].rpartition("/")[2]
+    last = parts(reference)[1].rpartition("/")[2]
     return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
 
 
@@ -147,7 +147,7 @@ def _command_yaml(command: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _parts(reference: str) -> tuple[str, str, str, str]:
+def parts(reference: str) -> tuple[str, str, str, str]:
     """Host, path, tag and digest ("" for none); a tag or digest is there."""
     found = _REFERENCE.fullmatch(reference)
     if found is None or not (found["tag"] or found["digest"]):

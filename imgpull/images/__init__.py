@@ -1,0 +1,1 @@
+"""Container images of a stated shape, made here and put into a registry."""
