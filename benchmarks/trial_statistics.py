@@ -18,12 +18,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from imgpull.analysis.comparing import FASTER, SAME_WITHIN, SLOWER, verdict_of  # noqa: E402
-from imgpull.analysis.gating import MIN_EFFECT, beyond_chance, slowdown  # noqa: E402
+from imgpull.analysis.gating import Limits, beyond_chance, slowdown  # noqa: E402
 from imgpull.analysis.least_squares import Model, Trials  # noqa: E402
-from imgpull.analysis.power import detectable, trials_needed  # noqa: E402
+from imgpull.analysis.power import SPREAD, detectable, trials_needed  # noqa: E402
 from imgpull.analysis.statistics import Reading, compare, estimate  # noqa: E402
 
 SWEEPS = 4_000
+# Times as many of what stands close to its limit: 1 %, 90 %.
+SAME, DIFFERENT = 10, 25
 NODES = 10
 NODE_SPREAD = 0.05  # of the log, between the nodes of a trial
 SECONDS = 180.0
@@ -113,7 +115,7 @@ def ratio_coverage(sweeps: int) -> Iterator[Row]:
                 weather = np.exp(rng.normal(0, 0.2, n)) if paired else 1.0
                 before = generator.trials(rng, n) * weather
                 after = generator.trials(rng, n, 0.2) * weather
-                found = compare(before.tolist(), after.tolist(), paired=paired)
+                found = compare(before.tolist(), after.tolist(), paired=paired, ranks=False)
                 return found.low <= 1.2 <= found.high  # type: ignore[operator]
 
             what = f"a ratio's interval holds +20 % ({'pairs' if paired else 'no pairs'})"
@@ -142,39 +144,49 @@ def _factor(rng: np.random.Generator, n: int) -> bool:
 
 def false_alarms(sweeps: int) -> Iterator[Row]:
     """Two sides of the same truth: a verdict of slower or faster, or a gate that stops."""
-    generator = Generator()
     for n in (5, 8, 10):
-        alarms = stopped = stopped_at_all = 0
-        rng = _rng("same", n)
-        for _ in range(sweeps):
-            verdict, at_all, above = _judged(
-                _readings(generator, rng, n), _readings(generator, rng, n), 0.0
-            )
-            alarms += verdict in (SLOWER, FASTER)
-            stopped_at_all += at_all
-            stopped += above
-        yield Row("A/A: compare says slower or faster", str(n), alarms / sweeps, 0, 0.06)
-        yield Row("A/A: gate stops, no minimum effect", str(n), stopped_at_all / sweeps, 0, 0.06)
-        yield Row("A/A: gate stops, minimum effect 3 %", str(n), stopped / sweeps, 0, 0.01)
+        alarms, stopped_at_all, stopped = _judged(Generator(), n, 0.0, SAME * sweeps, 0.0)
+        yield Row("A/A: compare says slower or faster", str(n), alarms, 0, 0.06)
+        yield Row("A/A: gate stops, no minimum effect", str(n), stopped_at_all, 0, 0.06)
+        yield Row("A/A: gate stops", str(n), stopped, 0, 0.01)
+    for spread in (0.05, 0.15, 0.2):  # unlike what is expected
+        _, _, stopped = _judged(Generator(spread), 5, 0.0, SAME * sweeps, 0.0)
+        yield Row(f"A/A: gate stops, trials differ by {spread:.0%}", "5", stopped, 0, 0.06)
+    _, _, stopped = _judged(Generator(0.2), 5, 0.0, SAME * sweeps, 0.0, expected=0.2)
+    what = "A/A: gate --spread 20% stops, trials differ by 20%"
+    yield Row(what, "5", stopped, 0, 0.01)
 
 
 def slowdowns_found(sweeps: int) -> Iterator[Row]:
     """One planned comparison of a true slowdown, at a spread of 10 %."""
-    generator = Generator()
     for slower, n in ((0.2, 8), (0.3, 5)):
-        found = stopped = default = 0
-        rng = _rng("slower", n)
-        for _ in range(sweeps):
-            verdict, at_all, above = _judged(
-                _readings(generator, rng, n), _readings(generator, rng, n, slower), 0.10
-            )
-            found += verdict == SLOWER
-            stopped += at_all
-            default += above
-        yield Row(f"compare finds a true +{slower:.0%}", str(n), found / sweeps, 0.9, 1)
+        found, at_all, default = _judged(Generator(), n, slower, DIFFERENT * sweeps, 0.10)
+        yield Row(f"compare finds a true +{slower:.0%}", str(n), found, 0.9, 1)
         what = f"gate --max-regression 10% finds a true +{slower:.0%}"
-        yield Row(f"{what}, no minimum effect", str(n), stopped / sweeps, 0.9, 1)
-        yield Row(f"{what}, minimum effect 3 %", str(n), default / sweeps, 0.75, 1)
+        yield Row(f"{what}, no minimum effect", str(n), at_all, 0.9, 1)
+        yield Row(what, str(n), default, 0.9, 1)
+
+
+def _judged(
+    generator: Generator,
+    n: int,
+    slower: float,
+    sweeps: int,
+    max_regression: float,
+    expected: float = SPREAD,
+) -> tuple[float, float, float]:
+    """How often compare says slower or faster, and the gate stops without and with its minimum."""
+    rng = _rng("gate", generator, n, slower)
+    alarms = at_all = stopped = 0
+    for _ in range(sweeps):
+        before, after = _readings(generator, rng, n), _readings(generator, rng, n, slower)
+        found = slowdown(before, after, paired=False, ranks=False)
+        over = found.ratio is not None and found.ratio > 1 + max_regression
+        verdict = verdict_of(found, found.p, SAME_WITHIN)[0]
+        alarms += verdict == SLOWER or (verdict == FASTER and not slower)
+        at_all += over and beyond_chance([found], Limits(max_regression, 0.0))[0]
+        stopped += over and beyond_chance([found], Limits(max_regression, None, expected))[0]
+    return alarms / sweeps, at_all / sweeps, stopped / sweeps
 
 
 def power(sweeps: int) -> Iterator[Row]:
@@ -202,7 +214,7 @@ def _found(generator: Generator, n: int, slower: float, sweeps: int, paired: boo
         before, after = _readings(generator, rng, n), _readings(generator, rng, n, slower)
         return _verdict(before, after, paired) == SLOWER
 
-    return _share(slower_is_said, sweeps // 2)
+    return _share(slower_is_said, 2 * sweeps)
 
 
 def _readings(
@@ -212,19 +224,8 @@ def _readings(
 
 
 def _verdict(before: list[Reading], after: list[Reading], paired: bool) -> str:
-    found = slowdown(before, after, paired=paired)
+    found = slowdown(before, after, paired=paired, ranks=False)
     return verdict_of(found, found.p, SAME_WITHIN)[0]
-
-
-def _judged(
-    before: list[Reading], after: list[Reading], max_regression: float
-) -> tuple[str, bool, bool]:
-    """compare's verdict, and whether the gate stops without and with its minimum effect."""
-    found = slowdown(before, after, paired=False)
-    raised = slowdown(before, after, paired=False, times=1 + MIN_EFFECT)
-    over = found.ratio is not None and found.ratio > 1 + max_regression
-    stops = [over and beyond_chance([one])[0] for one in (found, raised)]
-    return verdict_of(found, found.p, SAME_WITHIN)[0], *stops
 
 
 def _share(happens: Callable[[], bool], sweeps: int) -> float:

@@ -12,10 +12,12 @@ from commands import imgpull
 from test_compare import REAL, add_sweep
 
 from imgpull.analysis.acknowledging import Acknowledged, read_acknowledged
-from imgpull.analysis.gating import Gate, Limits, gate
+from imgpull.analysis.gating import Gate, Limits, beyond_chance, gate
 from imgpull.analysis.sides import PRIMARY, read_side
+from imgpull.analysis.statistics import Ratio
 from imgpull.errors import ConfigError
 
+OPTIONS = ("--max-regression", "--min-effect", "--spread")
 TODAY = date(2026, 6, 1)
 GRID = {"nodes": (10, 20)}
 
@@ -228,7 +230,40 @@ def test_a_factor_that_differs_between_the_sides_needs_leave_too(tmp_path: Path)
 
 def test_what_is_no_share_is_refused(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", {"nodes": (10,)}, trials=1)
-    for option, word in itertools.product(("--max-regression", "--min-effect"), ("-5%", "ten")):
+    for option, word in itertools.product(OPTIONS, ("-5%", "ten")):
         ended = imgpull(tmp_path, "gate", "--baseline", str(a), str(a), option, word)
         assert ended.status == 2
         assert option in ended.err
+
+
+def told(ratio: float, p: float, trials: int = 8) -> Ratio:
+    """A slowdown with its two-sided p."""
+    return Ratio(ratio, 1.0, 2.0, trials, trials, False, p)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "p", "limits", "stops"),
+    [
+        (1.11, 0.02, Limits(0.1), False),  # 8 trials of 10 % show +12.4 % once in a hundred
+        (1.13, 0.02, Limits(0.1), True),
+        (1.13, 0.02, Limits(0.1, spread=0.2), False),
+        (1.11, 0.0005, Limits(0.1), True),  # no doubt by their own spread
+        (1.11, 0.02, Limits(0.1, min_effect=0.05), True),
+        (1.11, 0.0005, Limits(0.1, min_effect=0.2), False),
+        (1.13, 0.12, Limits(0.1), False),  # one-sided 6 %
+        (0.8, 0.001, Limits(0.1), False),  # faster
+    ],
+)
+def test_a_slowdown_counts_when_neither_its_trials_nor_chance_explain_it(
+    ratio: float, p: float, limits: Limits, stops: bool
+) -> None:
+    assert beyond_chance([told(ratio, p)], limits) == [stops]
+
+
+def test_more_cells_ask_for_a_larger_slowdown_and_more_trials_for_a_smaller() -> None:
+    limits = Limits(0.1)
+    one, many = (beyond_chance([told(1.13, 0.004)] * count, limits) for count in (1, 20))
+    assert (one, any(many)) == ([True], False)
+    least = [limits.least(told(1.2, 0.01, trials)) for trials in (4, 5, 8, 20, 100)]
+    assert least == sorted(least, reverse=True)
+    assert limits.least(told(1.2, 0.01, 8), family=5) > limits.least(told(1.2, 0.01, 8))

@@ -85,3 +85,28 @@ def test_a_target_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
     assert refused.status == 2
     assert f"target_effect={value}" in refused.err
     assert "target_effect=10%" in refused.err
+
+
+@pytest.mark.parametrize("trials", [6, 10, 30])
+def test_of_pairs_the_smallest_difference_is_the_one_of_the_paired_t_test(trials: int) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    size = TTestPower().solve_power(nobs=trials, alpha=0.05, power=0.8)
+    wanted = math.expm1(size * math.sqrt(2) * 0.1)
+    assert detectable(0.1, trials, paired=True) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("trials", [4, 5, 12])
+def test_without_pairs_welch_s_test_shows_the_smallest_difference_in_four_of_five(
+    trials: int,
+) -> None:
+    import numpy as np
+    from scipy import stats
+
+    found = detectable(0.1, trials)
+    assert found is not None
+    rng = np.random.default_rng(trials)
+    before, after = rng.normal(0, 0.1, (2, 40_000, trials))
+    told = stats.ttest_ind(after + math.log1p(found), before, axis=1, equal_var=False)
+    share = np.mean((told.pvalue < 0.05) & (told.statistic > 0))
+    assert share == pytest.approx(0.8, abs=0.008)

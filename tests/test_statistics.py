@@ -419,3 +419,23 @@ def test_estimates_do_not_depend_on_the_order_of_trials(order: Sequence[int]) ->
     values = [100.0 + 7 * place for place in range(10)]
     found = estimate([values[place] for place in order])
     assert found.value == pytest.approx(statistics.geometric_mean(values))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 2**32 - 1), st.booleans())
+def test_intervals_and_p_are_those_of_scipy_s_t_tests(
+    few: int, many: int, seed: int, paired: bool
+) -> None:
+    from scipy import stats
+
+    rng = np.random.default_rng(seed)
+    before = rng.lognormal(3, 0.2, few)
+    after = rng.lognormal(3.1, 0.3, few if paired else many)
+    found = compare(before.tolist(), after.tolist(), paired=paired)
+    logs = np.log(after), np.log(before)
+    told = stats.ttest_rel(*logs) if paired else stats.ttest_ind(*logs, equal_var=False)
+    interval = told.confidence_interval(0.95)
+    assert found.p == pytest.approx(told.pvalue, rel=1e-6, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(
+        (math.exp(interval.low), math.exp(interval.high))
+    )

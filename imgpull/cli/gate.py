@@ -20,8 +20,11 @@ def gate(
         str, typer.Option(help="The mean slowdown of a cell that is let through.")
     ] = "10%",
     min_effect: Annotated[
-        str, typer.Option(help="A slowdown must be shown to be larger than this.")
-    ] = "3%",
+        str, typer.Option(help="A smaller mean slowdown is noise; auto: what chance shows.")
+    ] = "auto",
+    spread: Annotated[
+        str, typer.Option(help="How much trials of a cell are expected to differ, for auto.")
+    ] = "10%",
     measurement: Annotated[
         str, typer.Option(help="Named as in MLflow: quantity_unit/statistic.")
     ] = "image_pull_s/p50",
@@ -41,7 +44,9 @@ def gate(
     from imgpull.analysis.likeness import Unlike
 
     limits = gating.Limits(
-        share(max_regression, "--max-regression"), share(min_effect, "--min-effect")
+        share(max_regression, "--max-regression"),
+        None if min_effect == "auto" else share(min_effect, "--min-effect"),
+        share(spread, "--spread"),
     )
     accepted = read_acknowledged(acknowledged) if acknowledged else []
     try:

@@ -19,6 +19,7 @@ FILES = (
 LIMIT = 8000  # characters of a tag, in MLflow 3.17
 _COMMANDS = "### Run it again"
 _SHOWN = ("### What each factor does", "### Cells", "### What to look at")
+_SIGNS = str.maketrans({"✅": "✔", "❌": "✘", "\ufe0f": None})  # the last asks for an emoji
 _MORE = "All of it: report.html, cells.csv and plots/heat_map.png under Artifacts."
 
 
@@ -34,8 +35,9 @@ def description(sweep_dir: Path, notes: str, run_id: str) -> str:
         report = (sweep_dir / "report.md").read_text("utf-8")
     except OSError:
         return f"{notes}\n\n```sh\n{against}\n```".strip()
-    # A heading of the first size would be larger than the page's own.
-    head, *sections = re.split(r"\n(?=### )", "\n" + re.sub(r"^# ", "## ", report))
+    # A heading of the first size would be larger than the page's own; not all fonts have emoji.
+    report = re.sub(r"^# ", "## ", report).translate(_SIGNS)
+    head, *sections = re.split(r"\n(?=### )", "\n" + report)
     answers, *sections = sections or [head]
     commands = next(
         (each for each in sections if each.startswith(_COMMANDS)), f"{_COMMANDS}\n\n```sh\n```"

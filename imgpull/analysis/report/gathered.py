@@ -14,8 +14,9 @@ import pandas as pd
 from imgpull.analysis.bottleneck import Call, calls
 from imgpull.analysis.cells import last_attempts, varied
 from imgpull.analysis.effects import Effect, effects, interactions
+from imgpull.analysis.report.bill import Bill, bill
 from imgpull.analysis.report.pulled import Curve, Failures, Pulled
-from imgpull.analysis.report.ran import Ran, ran
+from imgpull.analysis.report.ran import Ran, ran, read_events
 from imgpull.analysis.report.story import CellView, Story, deciding, story, views_of
 from imgpull.analysis.report.traces import Budget, budget, trace
 from imgpull.analysis.trial_files import Limits, files_of, limits_of
@@ -39,6 +40,7 @@ class Gathered:
     curves: Mapping[int, Curve]  # by place among the views
     failures: list[Failures]
     ran: Ran
+    bill: Bill | None
     notes: tuple[str, ...]
     trials: list[dict[str, Any]]
     budget: Budget
@@ -75,6 +77,16 @@ def gather(
         pulled.curves(),
         pulled.failures({place: view.text for place, view in enumerate(views)}),
         told,
+        _attempt(
+            "cost",
+            lambda: bill(
+                read_events(sweep_dir),
+                [record for _, record in records],
+                {view.cell_id: view.text for view in views},
+            ),
+            broken,
+            None,
+        ),
         tuple(notes),
         trials,
         kept,

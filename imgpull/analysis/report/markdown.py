@@ -40,6 +40,7 @@ def markdown(found: Gathered) -> str:
         _cells(found),
         _where(found),
         _failures(found),
+        _bill(found),
         _left_out(found),
         _again(found),
     ]
@@ -133,6 +134,15 @@ def _failures(found: Gathered) -> str:
     ]
     header = ("cell", "kind", "count", "worked later", "where", "for example")
     return _table("Failures by kind", header, rows, MAX_ROWS)
+
+
+def _bill(found: Gathered) -> str:
+    if found.bill is None:
+        return ""
+    header = ("what", "node-hours planned", "node-hours", "cost planned", "cost")
+    rows = [(x.what, x.planned_hours, x.hours, x.planned_cost, x.cost) for x in found.bill.lines]
+    notes = "".join(f"- {plain(note)}\n" for note in found.bill.notes)
+    return f"{_table('What it cost', header, rows, MAX_CELLS)}\n{notes}"
 
 
 def _left_out(found: Gathered) -> str:

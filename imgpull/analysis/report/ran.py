@@ -53,7 +53,7 @@ class Ran:
 
 def ran(sweep_dir: Path, records: Sequence[tuple[int, JobRecord]], frame: pd.DataFrame) -> Ran:
     """Gather it; `records` are (job number, record) of every attempt."""
-    events = _events(sweep_dir / _LEDGER)
+    events = read_events(sweep_dir)
     planned = {str(event.get("trial_id")) for event in events if event["event"] == "planned"}
     notes = dict.fromkeys(note for _, record in records for note in record.notes)
     return Ran(
@@ -67,10 +67,10 @@ def ran(sweep_dir: Path, records: Sequence[tuple[int, JobRecord]], frame: pd.Dat
     )
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
+def read_events(sweep_dir: Path) -> list[dict[str, Any]]:
     """The whole events of the ledger; none where there is no ledger."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = (sweep_dir / _LEDGER).read_bytes().split(b"\n")
     except OSError:
         return []
     found = []
