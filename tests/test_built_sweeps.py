@@ -102,7 +102,15 @@ def test_each_shape_is_built_once_in_order_and_all_of_it_is_given_back(
         assert f"{values['measured_node_count']} x" in event["shape"]
     assert azure.files_with(SECRET) == []
     assert "nodes cannot be told from the order of provisioning" in ran.out
-    assert "nodes cannot be told from" in (ran.sweep / "report.md").read_text()
+    report = (ran.sweep / "report.md").read_text()
+    assert "nodes cannot be told from" in report
+    # An image without layers cannot be simulated: nothing was predicted.
+    hours = sum(r.wall_s for r in ran.records if r.factors["nodes"] == 20) * 20 / 3600
+    assert f"| unknown | {hours:.2f} | unknown | unknown |" in report
+    assert "in all | unknown |" in report
+    assert sum(count for x in told for _, _, count in x["machines"]) == 10 + 20 + 2 * 2
+    assert back["node_hours"] > 0
+    assert 'id="cost"' in (ran.sweep / "report.html").read_text()
 
 
 def test_where_nobody_can_be_asked_nothing_is_made(sweep: Sweep, azure: Azure, root: Path) -> None:

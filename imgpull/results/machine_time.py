@@ -39,7 +39,7 @@ def machine_spans(events: Iterable[Mapping[str, Any]]) -> list[Span]:
     """The stretches in turn. Machines count from when their set-up was begun."""
     found: list[Span] = []
     for event in events:
-        kind, at_s = event.get("event"), _seconds(event.get("at"))
+        kind, at_s = event.get("event"), seconds(event.get("at"))
         if at_s is None:
             continue
         if kind in ("provisioned", "provisioning failed"):
@@ -52,7 +52,7 @@ def machine_spans(events: Iterable[Mapping[str, Any]]) -> list[Span]:
         elif kind == "given back" and event.get("done") == "destroyed":
             _end(found, at_s)
         elif kind == "given back" and event.get("done") == "kept" and found:
-            found[-1] = replace(found[-1], until_s=_seconds(event.get("expiry")))
+            found[-1] = replace(found[-1], until_s=seconds(event.get("expiry")))
     return found
 
 
@@ -64,7 +64,8 @@ def _end(found: list[Span], at_s: float) -> None:
         found[-1] = replace(last, end_s=max(end_s, last.begin_s))
 
 
-def _seconds(at: object) -> float | None:
+def seconds(at: object) -> float | None:
+    """An event's time since 1970; None when it has none."""
     try:
         told = datetime.fromisoformat(at) if isinstance(at, str) else None
     except ValueError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from imgpull.sweep.forecasting.forecast import Forecast
 from imgpull.sweep.forecasting.prices import read_prices
-from imgpull.sweep.forecasting.spend import builds, rows, totals
+from imgpull.sweep.forecasting.spend import Total, builds, rows, totals
 from imgpull.sweep.plan import Planned
 from imgpull.sweep.shapes import shape_of
 
@@ -38,8 +38,8 @@ def events(plan: Sequence[Planned], found: Forecast) -> list[Mapping[str, Any]]:
                 for row in every
             },
             "built": {
-                "node_hours": sums.built_node_hours.value,
-                "cost": sums.built_cost.value,
+                "node_hours": _whole(sums.built_node_hours),
+                "cost": _whole(sums.built_cost),
                 "cells": {
                     row.planned.cell.cell_id: [
                         [m.what, m.vm_size, m.count] for m in each.setup.shape.machines
@@ -53,3 +53,8 @@ def events(plan: Sequence[Planned], found: Forecast) -> list[Mapping[str, Any]]:
             else None,
         }
     ]
+
+
+def _whole(found: Total) -> float | None:
+    """A part of a sum is no sum."""
+    return None if found.unknown else found.value
