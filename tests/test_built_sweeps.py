@@ -145,6 +145,8 @@ def test_what_is_not_agreed_to_is_not_made_though_its_cost_was_shown(
         (["cluster.registry.first_byte_ms=1,2"], "cluster.registry.first_byte_ms differs between"),
         (["cluster.region=eastus,westeurope"], "cluster.region differs between cells"),
         (["cluster.kubernetes_version=1.33,1.34"], "cluster.kubernetes_version differs between"),
+        (["cluster.registry.server=mine1.azurecr.io", "image.reference=mine1.azurecr.io/app:1"],
+         "mine1.azurecr.io is made with the cluster and holds no image then"),
         (["engine.kubeconfig=/x", "nodes=1,2"], "engine.kubeconfig=/x names a cluster that exists"),
     ],
 )  # fmt: skip
@@ -281,7 +283,7 @@ def test_the_expiry_covers_the_sweep_and_is_extended_when_a_trial_would_outlast_
     )
     events: list[dict[str, object]] = []
     wishes = engines.Building(
-        tmp_path, 7200.0, 10.0, keep=False, ended_well=lambda: False, announce=lambda line: None,
+        tmp_path, 7200.0, 10.0, keep=False, done_with=lambda: False, announce=lambda line: None,
         cost=lambda machines, region: "unknown",
     )  # fmt: skip
 
@@ -312,3 +314,15 @@ def test_a_cluster_that_cannot_be_given_back_is_an_error_that_names_the_command(
     assert [e["done"] for e in ran.events if e["event"] == "given back" and "done" in e] == [
         "failed"
     ]
+
+
+@slow
+def test_a_cluster_that_is_not_as_described_stops_the_sweep_and_is_kept_for_its_resume(
+    sweep: Sweep, azure: Azure
+) -> None:
+    ran = sweep("nodes=2,3", "yes=true", "allow=[image]")
+    assert ran.status == 1
+    assert len(ran.records) == 1
+    assert "the cluster can run no further trial" in ran.err
+    assert f"imgpull cluster down {cluster_of(azure)}" in ran.err
+    assert f"go on:   imgpull resume {ran.sweep}" in ran.err

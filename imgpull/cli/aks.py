@@ -269,11 +269,13 @@ def _tell_next(made: "Provisioned", overrides: Sequence[str]) -> None:
 def _tell_status(name: str, values: Mapping[str, Any]) -> None:
     from imgpull.errors import ImgpullError
     from imgpull.provisioning.az import Az
-    from imgpull.provisioning.variables import EXPIRY, machines
+    from imgpull.provisioning.variables import EXPIRY, SWEEP, machines
 
     until = dt.datetime.fromisoformat(values["tags"][EXPIRY])
     left_s = (until - dt.datetime.now(dt.UTC)).total_seconds()
     typer.echo(f"{name}: {_machines_text(values)} in {values['location']}")
+    if (sweep := values["tags"][SWEEP]) != "none":
+        typer.echo(f"  made for: the sweep {sweep}")
     try:
         az = Az(values["subscription_id"])
         group = az.group(values["resource_group_name"])

@@ -19,6 +19,6 @@ class Building:
     lasts_s: float | None  # as far as predicted, set-up included
     limit_s: float  # of one command of terraform
     keep: bool
-    ended_well: Callable[[], bool]
+    done_with: Callable[[], bool]  # it ended well, or may spend no more
     announce: Say  # what must stay on the screen
     cost: Callable[[Sequence[Any], str], object]  # of machines in a region, an hour, in words

@@ -26,6 +26,7 @@ from imgpull.errors import ConfigError, EngineFailed, ImgpullError
 from imgpull.provisioning.lifecycle import Provisioned, Standing
 from imgpull.provisioning.running import find, limits_of
 from imgpull.provisioning.shapes import Shape, shape_of
+from imgpull.provisioning.variables import PLACEHOLDER
 
 VARIABLES = "provisioned"  # folder of the sweep's directory: the variables of each shape
 _ROOM_S = 3600.0  # of the expiry, beyond what is predicted
@@ -44,9 +45,26 @@ def check_unbuilt(job: Job) -> None:
                 hint=f"leave engine.{key} at null, or use provision=existing",
             )
     shape_of(job)
+    check_image(job)
     for program, fix in provisioning.PROGRAMS.items():
         find(program, fix)
     runners.build(job, None).check(silent)
+
+
+def check_image(job: Job) -> None:
+    """ConfigError for an image in a registry that is made with the cluster: it would be empty."""
+    cluster, host = job.cluster, job.image.reference.partition("/")[0]
+    if cluster.azure.registry != "create" or host != cluster.registry.server:
+        return
+    if host == PLACEHOLDER or job.cache == "salted":  # none is made; or images are built into it
+        return
+    name = host.partition(".")[0]
+    raise ConfigError(
+        f"image.reference={job.image.reference}, but {host} is made with the cluster and holds no "
+        "image then",
+        hint="make the registry once, push to it, then cluster.azure.registry="
+        f"$(az acr show --name {name} --query id -o tsv)",
+    )
 
 
 def cluster_name(sweep: str) -> str:
@@ -166,7 +184,7 @@ class BuiltCluster:
         Returns whether it is gone. EngineFailed lists what could not be removed.
         """
         building, made = self._building, self.made
-        well = building.ended_well()
+        well = building.done_with()
         if made is not None and ((unused and made.is_new) or (well and not building.keep)):
             self._destroy()
             return True

@@ -231,12 +231,19 @@ def _session(
 ) -> Iterator[Session | Lanes]:
     """What the sweep's trials share; a new directory is gone again when it cannot be had."""
     progress = Progress()
-    cells = [planned.cell for planned in request.plan]
-    lasts_s = predicted.lasts_s(request.plan)
-    building = shapes.building(directory, cells, request.settings, lasts_s, progress.say)
+
+    def shown() -> Progress:
+        """Where a person looks now: a session may have something to say in the middle of it."""
+        return next((each.progress for each in _active if isinstance(each, Sweep)), progress)
 
     def say(step: str) -> None:
-        progress.step(step)
+        shown().step(step)
+
+    cells = [planned.cell for planned in request.plan]
+    building = shapes.building(
+        directory, cells, request.settings, predicted.lasts_s(request.plan),
+        lambda line: shown().say(line),
+    )  # fmt: skip
 
     with ExitStack() as stack:
         with progress:

@@ -164,15 +164,19 @@ def building(
         lasts_s=lasts_s,
         limit_s=settings.provisioning.limit_s,
         keep=settings.keep,
-        ended_well=lambda: _ended_well(directory),
+        done_with=lambda: _is_done_with(directory),
         announce=announce,
         cost=hourly_of,
     )
 
 
-def _ended_well(directory: Path) -> bool:
-    """Whether the session that is over ran all there was to run."""
+def _is_done_with(directory: Path) -> bool:
+    """Whether the session that is over ran all there was, or may spend no more on it."""
     from imgpull.sweep.ledger import Ledger
 
-    marks = [e for e in Ledger(directory).read() if e["event"] in ("sweep", "ended")]
-    return bool(marks) and marks[-1]["event"] == "ended" and marks[-1].get("status") == 0
+    events = Ledger(directory).read()
+    begun = max((place for place, e in enumerate(events) if e["event"] == "sweep"), default=-1)
+    own = events[begun:] if begun >= 0 else []
+    if any(e["event"] == "stopped" and str(e.get("why")).startswith("max_cost=") for e in own):
+        return True
+    return any(e["event"] == "ended" and e.get("status") == 0 for e in own)
