@@ -97,8 +97,8 @@ def test_trials_on_a_cluster_that_exists_run_as_before(real: Job) -> None:
 
 
 def test_only_what_differs_between_shapes_alone_is_confounded(real: Job) -> None:
-    assert shapes.confounded(shapes.turns(cells_of(real, [1, 2], [1, 2]))) == ["nodes"]
-    assert shapes.confounded(shapes.turns(cells_of(real, [1], [1, 2]))) == []
+    assert shapes.confounded(cells_of(real, [1, 2], [1, 2])) == ["nodes"]
+    assert shapes.confounded(cells_of(real, [1], [1, 2])) == []
 
 
 def test_a_plan_reckons_with_each_change_once_by_its_kind(real: Job) -> None:

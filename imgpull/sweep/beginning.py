@@ -59,7 +59,7 @@ def begin(
         "basis": predicted.basis,
     }
     told = [_told(request.matrix, request.settings), *found, *(each.as_event() for each in plan)]
-    built = shapes.events([each.cell for each in plan], request.settings)
+    built = shapes.events([each.cell for each in plan], request.matrix.cells, request.settings)
     ledger.append_all([*told, *built, *budget.events(plan, predicted), ahead])
 
 

@@ -5,7 +5,8 @@ of a trial is its job.json. The order of lines counts, not `at`: clocks jump. `c
 machine's monotonic clock, which measures time within one session (from one `sweep` to the next).
 
 Events: sweep, planned, forecast, parent, started, finished, logged, interrupted, stopped, ended;
-of real clusters held, given back, prometheus, lost (one of several, on which no trial begins).
+of real clusters held, given back, prometheus, lost (one of several, on which no trial begins),
+budget; of one that is built for the sweep shapes, provisioned, provisioning failed, given back.
 """
 
 import errno

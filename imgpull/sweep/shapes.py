@@ -94,33 +94,34 @@ def turns(running: Iterable["Cell"]) -> list[Turn]:
     return [Turn(shape, tuple(cells.values())) for shape, cells in found]
 
 
-def confounded(found: Sequence[Turn]) -> list[str]:
-    """The factors that differ between shapes and never within one."""
-    keys = dict.fromkeys(key for turn in found for cell in turn.cells for key in cell.factors)
-    return [key for key in keys if _follows(key, found)]
+def confounded(cells: Sequence["Cell"]) -> list[str]:
+    """The factors of a matrix that differ between shapes and never within one."""
+    groups = [same for shape, same in by_shape(cells).items() if shape is not None]
+    keys = dict.fromkeys(key for same in groups for cell in same for key in cell.factors)
+    return [key for key in keys if _follows(key, groups)]
 
 
-def _follows(key: str, found: Sequence[Turn]) -> bool:
-    levels = [{str(cell.factors.get(key)) for cell in turn.cells} for turn in found]
+def _follows(key: str, groups: Sequence[Sequence["Cell"]]) -> bool:
+    levels = [{str(cell.factors.get(key)) for cell in same} for same in groups]
     return all(len(each) == 1 for each in levels) and len(set().union(*levels)) > 1
 
 
-def events(running: Sequence["Cell"], settings: SweepSettings) -> list[Mapping[str, Any]]:
-    """The ledger's line on the shapes and what they hide; none where nothing is built."""
+def events(
+    running: Sequence["Cell"], cells: Sequence["Cell"], settings: SweepSettings
+) -> list[Mapping[str, Any]]:
+    """The ledger's line on the shapes of these trials, and what shapes hide in all of the cells.
+
+    None where nothing is built.
+    """
     found = turns(running)
     if not found:
         return []
-    return [
-        {
-            "event": EVENT,
-            "order": [
-                {"shape": turn.shape.text, "cells": [cell.cell_id for cell in turn.cells]}
-                for turn in found
-            ],
-            "shuffled": settings.order != "as_given",
-            "confounded": confounded(found),
-        }
+    order = [
+        {"shape": turn.shape.text, "cells": [cell.cell_id for cell in turn.cells]} for turn in found
     ]
+    shuffled = settings.order != "as_given"
+    hidden = confounded(cells)
+    return [{"event": EVENT, "order": order, "shuffled": shuffled, "confounded": hidden}]
 
 
 def remarks(told: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -72,6 +72,7 @@ def as_json(report: PlanReport) -> str:
             }
             for each in report.builds
         ],
+        "confounded_with_provisioning": list(report.confounded),
         "pools": [
             {"cluster": p.cluster, "vm_size": p.vm_size, "nodes": p.nodes, "vm_hour": p.price}
             for p in report.pools

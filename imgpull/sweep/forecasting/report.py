@@ -44,6 +44,7 @@ class PlanReport:
     simulated: int  # cells that were simulated for it
     can_show: Sensitivity
     builds: Sequence[Build] = ()
+    confounded: Sequence[str] = ()  # factors that follow the order of provisioning
 
     @property
     def real(self) -> bool:
@@ -88,6 +89,7 @@ def make(
             root,
         ),
         builds=builds(every, prices),
+        confounded=shapes.confounded(matrix.cells),
     )
 
 
@@ -151,9 +153,8 @@ def _cost_notes(report: PlanReport) -> list[str]:
 
 def _build_notes(report: PlanReport) -> list[str]:
     """Of a cluster that is built for the sweep."""
-    turns = shapes.turns(row.planned.cell for row in report.rows)
     shuffled = report.settings.order != "as_given"
-    hidden = shapes.confounding(shapes.confounded(turns), shuffled=shuffled)
+    hidden = shapes.confounding(report.confounded, shuffled=shuffled)
     found = [
         *([hidden] if hidden else []),
         "ASSUMPTION: set-up takes as long as provisioning.create, pool, resize and destroy say; it "
