@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from imgpull import exporters, units
 from imgpull.cl2 import TestConfig, load_test, object_manifest, prometheus_queries
 from imgpull.cl2.places import read_yaml
-from imgpull.config.job import MEASURED_LABEL, Job, scrape_room_s
+from imgpull.config.job import EMPTY, MEASURED_LABEL, Job, scrape_room_s
 from imgpull.config.readymade import OVERRIDES as OVERRIDES
 from imgpull.config.readymade import TEST_CONFIG as TEST_CONFIG
 from imgpull.errors import ConfigError, RenderError
@@ -236,7 +236,7 @@ def _context(job: Job) -> dict[str, Any]:
             min(10.0, job.containerd_scrape_interval_s)
         ),
         "scrape_room": units.format_duration(room_s),
-        "pulls_expected": job.cache == "cold",
+        "pulls_expected": job.cache in EMPTY,
         "node_selector": {**job.cluster.node_selector, MEASURED_LABEL: "true"},
         "nodes_matcher": f'node=~"{job.cluster.node_prefix.replace(".", "[.]")}.+"',
         "prometheus_node_selector": "".join(

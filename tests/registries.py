@@ -98,6 +98,12 @@ class Registry:
         """Have bytes under a digest, theirs or not."""
         self._content[f"/v2/{repository}/blobs/{name}"] = "application/octet-stream", blob
 
+    def tagged(self, repository: str) -> list[str]:
+        """The tags that have a manifest still."""
+        base = f"/v2/{repository}/manifests/"
+        names = [name.removeprefix(base) for name in self._content if name.startswith(base)]
+        return [name for name in names if not name.startswith("sha256:")]
+
     def script(self, path_regex: str, *replies: Any) -> None:
         """Answer the next requests of these paths so: (status, headers), or CUT."""
         self._scripts.append((re.compile(path_regex), list(replies)))

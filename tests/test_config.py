@@ -64,8 +64,6 @@ REFUSED = [
      "64 hexadecimal digits", "leave image.digest=null when it is not known"),
     ("image.pull_secret", "My Secret", "image.pull_secret 'My Secret' is no name of a Secret",
      "lower-case letters, digits, '-' and '.', or image.pull_secret=null"),
-    ("cache", "salted", "cache=salted needs the image builder, which is not in this version",
-     "use cache=cold"),
     ("on_failure", "explode", "on_failure=explode is unknown",
      "choose continue, stop or stop_after:3"),
     ("on_failure", "stop_after=0", "on_failure=stop_after=0 is unknown",

@@ -12,7 +12,6 @@ from omegaconf import MISSING, OmegaConf
 
 from imgpull.config import job as jobs
 from imgpull.config import schema
-from imgpull.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
@@ -139,10 +138,3 @@ VALUES: dict[str, Any] = {
     "cluster": load("cluster/aks_d4ds_v5.yaml"),
     "engine": {"kind": "sim"},
 }
-
-
-@pytest.mark.parametrize(("key", "value"), [("cache", "salted")])
-def test_a_choice_documented_as_not_built_is_refused_by_name(key: str, value: str) -> None:
-    assert f"`{value}` (not built yet: refused, exit status 2)" in ROWS[key][-1]
-    with pytest.raises(ConfigError, match=f"{key}={value}"):
-        jobs.job_from(VALUES | {key: value})

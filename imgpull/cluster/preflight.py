@@ -155,6 +155,9 @@ class _Inspection:
 
     def _image(self) -> Iterator[Finding]:
         image = self.job.image
+        if self.job.cache == "salted":  # made for each trial, by whoever looks where it goes
+            yield from inspect_image.platform(image, self.measured)
+            return
         self.image, differs = yield from inspect_image.in_registry(image, self.logins)
         yield from (_described("image", each) for each in differs)
         yield from inspect_image.platform(image, self.measured)

@@ -67,6 +67,16 @@ def check_pinned_reference(reference: str, where: str) -> None:
         )
 
 
+def check_repository(repository: str, key: str) -> None:
+    """ConfigError for what is no registry/repository, or has a tag or digest."""
+    host = repository.partition("/")[0]
+    if not _REFERENCE.fullmatch(f"{repository}:tag") or not re.search("[.:]|^localhost$", host):
+        raise ConfigError(
+            f"{key} '{repository}' is not registry/repository",
+            hint=f"without a tag, for example {key}=myregistry.azurecr.io/salted",
+        )
+
+
 def duration_s(text: str, key: str, *, least_s: float = 0.001) -> float:
     """Seconds of a duration; ConfigError for less than the bundle's resolution, or `least_s`."""
     try:

@@ -44,6 +44,8 @@ def _checked_real(engine: schema.RealEngine) -> schema.RealEngine:
             f"engine.containerd_port={engine.containerd_port} is no port",
             hint="AKS nodes listen on engine.containerd_port=10257",
         )
+    if engine.salted_repository is not None:
+        checks.check_repository(engine.salted_repository, "engine.salted_repository")
     if isinstance(engine, schema.DockerEngine | schema.InClusterEngine):
         check_pinned_reference(engine.image, "engine.image")
         if engine.digest is not None and not engine.digest.startswith("sha256:"):

@@ -24,6 +24,9 @@ from imgpull.config.sweeping import settings_of
 from imgpull.config.typed import Shared, no_value, typed
 from imgpull.errors import ConfigError
 
+# Values of `cache` with which nodes hold nothing of the image when the load begins.
+EMPTY = ("cold", "salted")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -152,11 +155,6 @@ def _check(job: Job) -> None:
     for key in ("deployments", "replicas", "qps", "nodes", "trial"):
         if not 0 < getattr(job, key) < math.inf:
             raise ConfigError(f"{key}={getattr(job, key)} is not above zero", hint=f"use {key}=1")
-    if job.cache == "salted":
-        raise ConfigError(
-            "cache=salted needs the image builder, which is not in this version",
-            hint="use cache=cold",
-        )
     most = job.cluster.node.max_pods
     room = job.nodes * most
     if job.pods > room:
@@ -176,8 +174,26 @@ def _check(job: Job) -> None:
         _check_simulated(job.cluster.node)
     if isinstance(job.engine, schema.RealEngine):
         check_real(job.engine, job.cluster)
+        _check_salted(job, job.engine)
         _check_limit(job)
     _check_scrapes(job)
+
+
+def _check_salted(job: Job, engine: schema.RealEngine) -> None:
+    """A salted image has a place to go, and a test that names it."""
+    if job.cache != "salted":
+        return
+    if engine.salted_repository is None:
+        raise ConfigError(
+            "cache=salted pushes an image for each trial, and engine.salted_repository is null",
+            hint="engine.salted_repository=REGISTRY/REPOSITORY, one that nothing else is kept in",
+        )
+    if job.ready_made is not None:
+        raise ConfigError(
+            "cache=salted makes another image for each trial, and the test of engine.bundle names "
+            "its own",
+            hint="use cache=cold, or engine.bundle=null",
+        )
 
 
 def _check_simulated(node: schema.Node) -> None:
@@ -249,7 +265,7 @@ def notes(job: Job) -> tuple[str, ...]:
         return ()  # they are about the keys of the load
     found: list[str] = []
     fastest_s = fastest_pull_s(job)
-    if job.cache == "cold" and fastest_s is not None and fastest_s > job.pod_startup_threshold_s:
+    if job.cache in EMPTY and fastest_s is not None and fastest_s > job.pod_startup_threshold_s:
         found.append(
             f"pod_startup_threshold={units.format_duration(job.pod_startup_threshold_s)} cannot be "
             f"met: {units.format_size(job.image.compressed_bytes or 0)} compressed needs at least "

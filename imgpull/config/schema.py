@@ -271,6 +271,7 @@ class RealEngine:
     containerd_port: int = 10257
     settle: str = "10s"
     keep_prometheus: bool = False
+    salted_repository: str | None = None  # of cache=salted
     flags: list[str] = field(default_factory=list)
 
 

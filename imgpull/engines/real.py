@@ -6,10 +6,12 @@ Hides where ClusterLoader2 runs: that is a Runner's. The trial itself is in `img
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from imgpull import render
 from imgpull.cluster import preflight
+from imgpull.cluster.findings import Finding, of_error, ok
 from imgpull.cluster.ownership import Owner
 from imgpull.config import schema
 from imgpull.config.job import Job
@@ -18,6 +20,8 @@ from imgpull.engines.door import Execution, Outcome, Say, Subject, subject_of
 from imgpull.engines.held import HeldCluster, connect
 from imgpull.engines.running import Runner, silent
 from imgpull.engines.trial import Trial, request
+from imgpull.errors import ImgpullError
+from imgpull.images import salted
 from imgpull.render import Bundle
 
 _DRY_RUN_S = 60.0
@@ -43,7 +47,8 @@ class RealEngine:
     def check(self) -> None:
         """EngineUnavailable or ConfigError naming every reason why the trial could not be run."""
         job = self._job
-        asked = repr((job.engine, job.cluster, job.image, job.nodes, job.allow))
+        salted = job.cache == "salted"
+        asked = repr((job.engine, job.cluster, job.image, job.nodes, job.allow, salted))
         if asked not in _passed:
             preflight.require(list(self.findings(held=True)))
             _passed.add(asked)
@@ -59,6 +64,15 @@ class RealEngine:
             yield from preflight.inspect(kube, self._job, held=held)
         finally:
             kube.close()
+        if self._job.cache == "salted":
+            yield self._salted()
+
+    def _salted(self) -> Finding:
+        check, repository = "salted image", self._settings.salted_repository or ""
+        try:
+            return ok(check, salted.check(self._job.image, repository))
+        except ImgpullError as error:
+            return of_error(check, error, f"docker login {repository.partition('/')[0]}")
 
     def validate(self, files: Mapping[str, str]) -> None:
         """Let CL2 compile the bundle, before a Prometheus is brought up for it."""
@@ -78,5 +92,10 @@ class RealEngine:
         owner = Owner(cluster.sweep, execution.trial_id, execution.attempt)
         trial = Trial(self._job, cluster, self._runner, owner, out, say)
         outcome, measured = trial.run(bundle)
-        self.subject = subject_of(self._job, **measured)
+        ran = trial.image
+        self.subject = replace(
+            subject_of(self._job, **measured),
+            image_reference=ran.pinned_reference,
+            image_digest=ran.digest,
+        )
         return outcome

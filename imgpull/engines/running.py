@@ -63,6 +63,7 @@ class Request:
     stack: Stack | None  # None: without Prometheus
     flags: Sequence[str] = ()  # the user's, last
     labels: Mapping[str, str] = field(default_factory=dict)  # of what a runner makes
+    salted_image: str | None = None  # what pods pull with cache=salted
 
 
 @dataclass(frozen=True)
@@ -201,13 +202,14 @@ def extra_files(request: Request, dialect: Dialect) -> dict[str, str]:
 
 
 def _overrides(request: Request, dialect: Dialect) -> dict[str, object]:
-    """What CL2's Prometheus manifests are filled with, besides the bundle's own overrides.
+    """What manifests of the test and of CL2's Prometheus are filled with, besides the bundle's own.
 
     Only overrides reach kube-proxy's and the masters' targets: of these flags the first is
     overwritten by the provider's default, and the fork lacks the second.
     """
+    salted = {} if request.salted_image is None else {"CL2_SALTED_IMAGE": request.salted_image}
     if request.stack is None:
-        return {}
+        return dict(salted)
     # Manifests multiply by this; one target that is down keeps Prometheus from being ready.
     thousands = 1 + request.nodes // 1000
     factor = math.ceil(request.stack.memory_gib / thousands)
@@ -216,6 +218,7 @@ def _overrides(request: Request, dialect: Dialect) -> dict[str, object]:
         "PROMETHEUS_SCRAPE_APISERVER_ONLY": True,
         "CL2_PROMETHEUS_TOLERATE_MASTER": True,  # it may be the only pool that is not measured
         "CL2_PROMETHEUS_PVC_ENABLED": request.stack.storage_class is not None,
+        **salted,
     }
     if dialect.name == "azure":
         # Its limit is this even where the request is --prometheus-memory-request: with the

@@ -8,7 +8,7 @@ of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `im
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from imgpull.cluster.nodes import NodeFacts
 from imgpull.cluster.ownership import Owner
 from imgpull.cluster.recorder import Recorder
 from imgpull.config import schema
+from imgpull.config.image import Image
 from imgpull.config.job import Job
 from imgpull.engines import runners
 from imgpull.engines.contents import Contents, set_contents
@@ -29,6 +30,7 @@ from imgpull.engines.door import Outcome, Remark, Say
 from imgpull.engines.held import HeldCluster
 from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
 from imgpull.errors import EngineFailed
+from imgpull.images.salted import Salt, salted
 from imgpull.render import Bundle
 
 # Events arrive late where a kubelet has many to tell (AKS: 5 a second).
@@ -50,6 +52,7 @@ class Trial:
         self._runner, self._owner, self._out, self._say = runner, owner, out, say
         self._limit = _Limit(job.trial_limit_s)
         self._seen = _Seen()
+        self.image = job.image  # what its pods pull
 
     def run(self, bundle: Bundle) -> tuple[Outcome, dict[str, Any]]:
         """Run it; what came of it, and what was learned for its fingerprint."""
@@ -57,6 +60,9 @@ class Trial:
         _clear(self._out)
         with _tidied(cluster, owner, seen, self._say), ExitStack() as stack:
             cluster.lease.check()
+            if self._job.cache == "salted":
+                with seen.stage("image"):
+                    self.image = stack.enter_context(self._salted())
             with seen.stage("nodes"):
                 measured = cluster.choose_nodes(self._job, owner)
             with seen.stage("cache"):
@@ -69,6 +75,8 @@ class Trial:
                 self._job, self._runner, bundle, self._out, owner, limit.left_s(), stack,
                 cluster.kube.secrets(),
             )  # fmt: skip
+            if self._job.cache == "salted":
+                asked = replace(asked, salted_image=self.image.pinned_reference)
             early = self._runner.is_here and not cluster.is_built  # compiled before the sweep
             if not early and bundle.sha256 not in cluster.compiled:
                 with seen.stage("dry run"):
@@ -93,6 +101,14 @@ class Trial:
             self._require_a_test(ended, asked)
             self._look_again(measured)
         return self._told(measured, contents, ended, recorder, stack_done)
+
+    def _salted(self) -> AbstractContextManager[Image]:
+        owner, repository = self._owner, self._settings.salted_repository or ""
+        salt = Salt(owner.sweep, owner.trial, owner.attempt)
+        return salted(
+            self._job.image, repository, salt, self._say,
+            lambda what: self._seen.add("valid", [what]),
+        )  # fmt: skip
 
     def _settle(self) -> None:
         pause_s = min(units.parse_duration(self._settings.settle), self._limit.left_s())

@@ -58,6 +58,14 @@ class Destination:
         """Begin a blob."""
         return Upload(self._repository)
 
+    def check(self) -> None:
+        """EngineUnavailable when it would not take a blob; nothing stays there."""
+        Upload(self._repository).call_off()
+
+    def tags(self) -> list[str]:
+        """The tags of the repository; Missing when there is none."""
+        return self._repository.tags()
+
     def finish(self, manifest: bytes, media_type: str, digest: str) -> None:
         """Have the manifest under the tag."""
         found = self._repository.send(
@@ -91,9 +99,12 @@ class Upload:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and kind is not LostBlob:
-            # Else the registry forgets it by itself, in a week or so.
-            with contextlib.suppress(EngineUnavailable, Missing):
-                self._repository.send("delete", self._url, tries=1)
+            self.call_off()
+
+    def call_off(self) -> None:
+        """Have the registry forget it, which it else does by itself, in a week or so."""
+        with contextlib.suppress(EngineUnavailable, Missing):
+            self._repository.send("delete", self._url, tries=1)
 
     def write(self, data: bytes) -> None:
         """Take the next bytes; they are sent a chunk at a time."""

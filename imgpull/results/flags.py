@@ -109,7 +109,7 @@ def _content(row: Pull) -> tuple[str | None, str]:
     return row.node, row.digest or row.image
 
 
-_UNLIKE = {"cold": ("warm", "partial"), "warm": ("cold", "partial")}
+_UNLIKE = {"cold": ("warm", "partial"), "salted": ("warm", "partial"), "warm": ("cold", "partial")}
 
 
 def _temperature(
@@ -119,7 +119,7 @@ def _temperature(
         return
     if row.temperature not in _UNLIKE.get(subject.cache or "", ()):
         return
-    if subject.cache == "cold" and _content(row) in fetched:
+    if subject.cache in ("cold", "salted") and _content(row) in fetched:
         return
     moved = "" if row.fetched_bytes is None else f", {row.fetched_bytes} bytes were fetched"
     yield _flag(row, row.temperature, f"cache={subject.cache} was promised{moved}")

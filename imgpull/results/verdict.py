@@ -183,7 +183,7 @@ def _judge_pods(verdict: Verdict, trial: _Trial) -> None:
 
 def _judge_temperature(verdict: Verdict, trial: _Trial) -> None:
     cache, rows = trial.subject.cache, trial.rows
-    if cache not in ("cold", "warm"):
+    if cache not in ("cold", "salted", "warm"):
         return
     ended = [row for row in rows if row.outcome in ("pulled", "present")]
     unknown = sum(row.temperature == "unknown" for row in ended)
@@ -193,10 +193,10 @@ def _judge_temperature(verdict: Verdict, trial: _Trial) -> None:
             f"temperature of {unknown} of {len(ended)} pulls is unknown: no receive rates",
         )
     share = cold_share(rows)
-    if cache == "cold" and share is not None and share < 1:
+    if cache in ("cold", "salted") and share is not None and share < 1:
         verdict.lower_to(
             "invalid",
-            f"cache=cold, but {1 - share:.0%} of nodes had the image or part of it already",
+            f"cache={cache}, but {1 - share:.0%} of nodes had the image or part of it already",
         )
     fetched = {row.node for row in rows if row.leader and row.temperature in ("cold", "partial")}
     if cache == "warm" and fetched:
@@ -208,7 +208,7 @@ def _judge_temperature(verdict: Verdict, trial: _Trial) -> None:
 def _judge_unseen(verdict: Verdict, trial: _Trial) -> None:
     cache = trial.subject.cache
     if not trial.pods and not trial.rows:
-        if cache in ("cold", "warm"):
+        if cache in ("cold", "salted", "warm"):
             verdict.lower_to("invalid", f"no pull was seen: cache={cache} cannot be verified")
         else:
             verdict.lower_to("degraded", "no pull events: pulls are unknown")

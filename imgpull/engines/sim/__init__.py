@@ -161,7 +161,7 @@ def _layers(reference: str, table: Iterable[Layer]) -> tuple[model.Layer, ...]:
 
 def _held(job: Job, engine: schema.SimEngine) -> model.Held:
     """What `cache` promises, or as_is what engine.held says."""
-    promised = {"cold": schema.Held(), "warm": schema.Held(images=True)}
+    promised = {"cold": schema.Held(), "salted": schema.Held(), "warm": schema.Held(images=True)}
     told = promised.get(job.cache, engine.held)
     reference = job.image.pinned_reference
     digests = [layer.digest for layer in _layers(reference, job.image.layers)]

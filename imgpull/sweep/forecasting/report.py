@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgpull import units
 from imgpull.config.sweeping import SweepSettings
 from imgpull.sweep import shapes
 from imgpull.sweep.forecasting.building import hourly_of
@@ -181,6 +182,14 @@ def _cache_notes(report: PlanReport) -> list[str]:
     found = []
     if "cold" in caches:
         found.append("cold: at most one pull a node; layers that other images keep are not pulled")
+    salted = [row.planned.job.image.compressed_bytes or 0 for row in report.rows
+              if row.real and row.planned.job.cache == "salted"]  # fmt: skip
+    if salted:
+        found.append(
+            f"salted: {units.format_size(sum(salted))} in {len(salted)} images are pushed into the "
+            f"registry, at most {units.format_size(max(salted))} at a time; each is deleted after "
+            "its trial, and its bytes go when the registry collects garbage"
+        )
     if "warm" in caches:
         found.append("warm: none is pulled by the load; what nodes lack is pulled before, and that "
                      "pull is in no figure")  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from imgpull import engines
 from imgpull.config import schema
-from imgpull.config.job import Job
+from imgpull.config.job import EMPTY, Job
 from imgpull.sweep import shapes
 from imgpull.sweep.forecasting.building import Setup, assumed_s, hourly_of, setups
 from imgpull.sweep.forecasting.forecast import Forecast, cost_per_hour
@@ -100,7 +100,7 @@ def pulled_bytes(job: Job) -> float | None:
     """
     if job.cache == "warm":
         return 0.0
-    if job.cache != "cold" or job.image.compressed_bytes is None:
+    if job.cache not in EMPTY or job.image.compressed_bytes is None:
         return None
     # A ready-made test decides itself how many pods there are.
     pulling = job.nodes if job.ready_made is not None else min(job.nodes, job.pods)
