@@ -23,6 +23,7 @@ class Azure:
         self.directory = directory
         self.state = directory / "state"
         self.api = api
+        self.fleet: Any = None  # whose nodes join, where a test has one
         api.tokens = {SECRET}
         for name in ("terraform", "az"):
             install(name, directory / "bin")

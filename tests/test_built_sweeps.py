@@ -40,7 +40,8 @@ def azure(apiserver: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """An Azure without anything of ours, whose nodes join the API stand-in."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     made = Azure(tmp_path, apiserver, monkeypatch)
-    with Fleet(apiserver, made):
+    with Fleet(apiserver, made) as fleet:
+        made.fleet = fleet
         yield made
 
 
@@ -326,3 +327,91 @@ def test_a_cluster_that_is_not_as_described_stops_the_sweep_and_is_kept_for_its_
     assert "the cluster can run no further trial" in ran.err
     assert f"imgpull cluster down {cluster_of(azure)}" in ran.err
     assert f"go on:   imgpull resume {ran.sweep}" in ran.err
+
+
+def test_a_shape_that_no_quota_has_room_for_is_known_before_the_first_is_built(
+    sweep: Sweep, azure: Azure, root: Path
+) -> None:
+    azure.behave(usage={"cores": [0, 1000], "standardDDSv5Family": [0, 50],
+                        "standardDASv5Family": [0, 100]})  # fmt: skip
+    ran = sweep("nodes=2,20", "order=as_given", "yes=true")
+    assert ran.status == 2
+    assert "80 are needed" in ran.err
+    assert azure.commands() == []
+    assert sweeps(root) == []
+
+
+@pytest.mark.parametrize("program", ["terraform", "az"])
+def test_a_program_that_is_missing_is_named_before_anything_is_asked(
+    sweep: Sweep, azure: Azure, root: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    monkeypatch.setenv("PATH", str(azure.directory / "bin"))
+    (azure.directory / "bin" / program).unlink()
+    ran = sweep("nodes=2", "yes=true")
+    assert ran.status == 2
+    assert f"{program} is not on PATH" in ran.err
+    assert "install" in ran.err
+    assert azure.calls == []
+    assert sweeps(root) == []
+
+
+LATER = [
+    {"fail": {"init": "Error: Failed to query available provider packages\n\nno such host"}},
+    {"fail": {"plan": "Provider produced inconsistent final plan"}},
+    {"fail": {"apply": [STEPS[7], "ErrCode_InsufficientVCPUQuota"]}},
+    {"hang": STEPS[7]},
+    {"hang": STEPS[7], "ignores_interrupt": True},
+    {"az_fail": {"account show": "AADSTS700082: The refresh token has expired"}},
+    {"az_fail": {"group show": "(AuthorizationFailed) does not have authorization"}},
+    {"az_fail": {"aks get-credentials": "(Forbidden) not for you"}},
+    {"az_hang": "aks get-credentials"},
+]
+
+
+@slow
+@pytest.mark.parametrize("trouble", [pytest.param(each, id=named(each)) for each in LATER])
+def test_a_change_that_fails_in_the_middle_costs_its_trials_and_lists_the_cluster(
+    sweep: Sweep, azure: Azure, trouble: dict[str, object]
+) -> None:
+    azure.fleet.count = lambda: azure.behave(**trouble) or 4  # from the first trial on
+    ran = sweep("nodes=2,3", "order=as_given", "yes=true", "provisioning.limit=4s")
+    assert ran.status == 1, ran.out + ran.err
+    assert [r.verdict for r in ran.records] == ["degraded", "failed"]
+    assert ran.records[1].error is not None
+    assert ran.records[1].error.hint
+    name = cluster_of(azure)
+    assert f"the cluster {name} is kept until" in ran.err
+    assert f"end it:  imgpull cluster down {name}" in ran.err
+    (failed,) = (e for e in ran.events if e["event"] == "provisioning failed")
+    assert failed["left"] is True
+    assert SECRET not in ran.out + ran.err
+
+
+AT_THE_END = [
+    ({"fail": {"destroy": [STEPS[0], "busy"]}}, True),
+    ({"fail": {"init": "Error: no provider"}}, True),
+    ({"fail": {"destroy": [STEPS[0], "busy"]},
+      "az_fail": {"group delete": "(ScopeLocked) it is locked"}}, False),
+    ({"az_fail": {"group show": "(AuthorizationFailed) does not have authorization"}}, False),
+    ({"logged_out": True}, False),
+    ({"hang": STEPS[0]}, True),
+]  # fmt: skip
+
+
+@slow
+@pytest.mark.parametrize(
+    ("trouble", "is_gone"), [pytest.param(*each, id=named(each[0])) for each in AT_THE_END]
+)
+def test_what_fails_at_the_end_ends_with_nothing_or_with_a_list(
+    sweep: Sweep, azure: Azure, trouble: dict[str, object], is_gone: bool
+) -> None:
+    azure.fleet.count = lambda: azure.behave(**trouble) or 4
+    ran = sweep("nodes=2", "yes=true", "provisioning.limit=4s")
+    assert (azure.groups == {}) is is_gone
+    if is_gone:
+        assert ran.status == 0, ran.out + ran.err
+        assert not list(azure.state.glob("*/terraform.tfvars.json"))
+        return
+    assert ran.status == 1
+    assert "the cluster could not be given back" in ran.err
+    assert f"imgpull cluster down {cluster_of(azure)}" in ran.err

@@ -89,6 +89,17 @@ class BuiltCluster:
         self._begun = 0  # trials
         self._opening = True
 
+    def require_room(self, jobs: Sequence[Job]) -> None:
+        """EngineUnavailable when a later shape would not fit: better known before the first."""
+        largest: dict[str, Shape] = {}
+        for shape in map(shape_of, jobs):
+            known = largest.setdefault(shape.vm_size, shape)
+            largest[shape.vm_size] = max(known, shape, key=lambda each: each.nodes)
+        if len(set(map(shape_of, jobs))) > 1:
+            self._say("looking whether the quota has room for every shape")
+            machines = [shape.machines for shape in largest.values()]
+            provisioning.require_room(self.name, jobs[0], machines, self._limits)
+
     def bring(self, job: Job, attempt: int = 1) -> None:
         """Have the shape that this Job wants, for as long as it may take.
 
@@ -267,6 +278,7 @@ def open_built(
     cluster = BuiltCluster(sweep, len(real), tell, say, building)
     opened = False
     try:
+        cluster.require_room(real)
         cluster.bring(real[0])
         engine = cluster.placed(real[0]).engine
         assert isinstance(engine, schema.RealEngine)

@@ -6,7 +6,7 @@ whatever it is called: both the state here and the tags there must say that it i
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -181,6 +181,20 @@ def standing(name: str) -> Standing | None:
     values = place.values()
     expiry = datetime.fromisoformat(values["tags"][EXPIRY])
     return Standing(tuple(machines(values)), values["location"], expiry)
+
+
+def require_room(
+    name: str,
+    job: Job,
+    largest: Sequence[Sequence[Machines]],
+    limits: Limits = Limits(),  # noqa: B008
+) -> None:
+    """EngineUnavailable when the quota has no room for one of these, beyond what stands."""
+    place = Place(name)
+    before = machines(place.values()) if place.is_made else None
+    az = Az(Az(job.cluster.azure.subscription, limits).account().subscription, limits)
+    for each in largest:
+        require(requirements.quota(az, job.cluster.region, list(each), before))
 
 
 def refresh_credentials(name: str, say: Say, limits: Limits = Limits()) -> Provisioned:  # noqa: B008

@@ -115,6 +115,7 @@ class Course:
         self._expected_s: dict[str, float] = {}
         self._last_failure: Failure | None = None
         self._excluded = 0
+        self._builds = False  # a cluster, which costs between trials too
         self._spent_s = 0.0  # in former sessions
         self._clock = SessionClock()
         self._session = Session()
@@ -142,6 +143,7 @@ class Course:
             self._spent_s += self._clock.spent_s(None)
             self._clock = SessionClock()
         self._clock.take(event)
+        self._builds |= name == "provisioned"
         take = self._take.get(name) if isinstance(name, str) else None
         if take is not None:
             take(event)
@@ -230,7 +232,8 @@ class Course:
 
     def _cost(self) -> float | None:
         known = [number(event.get("cost")) for event in self._attempts.values()]
-        return None if None in known else sum(cost for cost in known if cost is not None)
+        unknown = self._builds or None in known
+        return None if unknown else sum(cost for cost in known if cost is not None)
 
     def _sweep(self, event: Event) -> None:
         # What this session is to run is planned anew; what is done stays.
