@@ -126,7 +126,7 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
         **_censored(counted, "p99"),
         **_limits(counted),
         "n_trials": len(counted),
-        "verdicts": _verdicts(list(group["verdict"])),
+        "verdicts": verdict_words(list(group["verdict"])),
         "slo_missed": int((counted["slo"] == "missed").sum()),
     }
 
@@ -149,8 +149,8 @@ def _limits(counted: pd.DataFrame) -> dict[str, float]:
     return {name: np.nan if end is None else end for name, end in zip(_LIMITS, ends, strict=True)}
 
 
-def _verdicts(found: list[str]) -> str:
-    """ "valid" for a single trial, else "2 valid, 1 invalid"."""
+def verdict_words(found: list[str]) -> str:
+    """What became of trials: "valid" for a single trial, else "2 valid, 1 invalid"."""
     if len(found) == 1:
         return found[0]
     count = Counter(found)

@@ -91,26 +91,32 @@ def estimates(frame: pd.DataFrame, column: str = HEADLINE) -> pd.DataFrame:
     Where a trial is known only from below, `value` is NaN and `at_least` is what the cell is over.
     """
     names = factors(frame)
-    rows = []
-    for _, group in by_cell(frame):
-        readings = readings_of(group[group["counts"]], column)
-        exact = estimate([one.value for one in readings])
-        open_end = any(one.at_least for one in readings)
-        rows.append(
-            {
-                "cell_id": group["cell_id"].iloc[0],
-                "name": group["name"].iloc[0],
-                **{name: group[name].iloc[0] for name in names},
-                "value": math.nan if open_end else exact.value,
-                "low": None if open_end else exact.low,
-                "high": None if open_end else exact.high,
-                "at_least": exact.value if open_end else None,
-                "n": len(readings),
-            }
-        )
+    rows = [
+        {
+            "cell_id": group["cell_id"].iloc[0],
+            "name": group["name"].iloc[0],
+            **{name: group[name].iloc[0] for name in names},
+            **estimate_of(group[group["counts"]], column),
+        }
+        for _, group in by_cell(frame)
+    ]
     columns = ["cell_id", "name", *names, "value", "low", "high", "at_least", "n"]
     numbers = dict.fromkeys(("value", "low", "high", "at_least"), "float64")
     return pd.DataFrame(rows, columns=columns).astype(numbers)
+
+
+def estimate_of(counted: pd.DataFrame, column: str) -> dict[str, float | int | None]:
+    """The number of one cell's trials that count, as `estimates` has it."""
+    readings = readings_of(counted, column)
+    exact = estimate([one.value for one in readings])
+    open_end = any(one.at_least for one in readings)
+    return {
+        "value": math.nan if open_end else exact.value,
+        "low": None if open_end else exact.low,
+        "high": None if open_end else exact.high,
+        "at_least": exact.value if open_end else None,
+        "n": len(readings),
+    }
 
 
 def against_reference(frame: pd.DataFrame, column: str = HEADLINE) -> list[CellEffect]:

@@ -16,7 +16,7 @@ import pandas as pd
 from imgpull.analysis.cells import levels, varied
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, level_of, readings_of, with_number
-from imgpull.analysis.statistics import CONFIDENCE, Floats, Reading, estimate
+from imgpull.analysis.statistics import ALPHA, Floats, Reading, estimate, t_interval
 
 HEADLINE = "image_pull_p50_s"
 _NO_SPREAD = 1e-9  # of logs
@@ -45,12 +45,13 @@ def gather(frame: pd.DataFrame, column: str) -> Trials | None:
     label = pair_column(counted)
     known: list[tuple[dict[str, Any], list[Reading], list[Any]]] = []
     bounded: list[tuple[dict[str, Any], list[Reading], list[Any]]] = []
+    keys = varied(frame)
     for _, group in by_cell(counted):
         told = with_number(group, column)
         readings = readings_of(told, column)
         if not readings or min(one.value for one in readings) <= 0:
             continue
-        place = {key: level_of(group[key].iloc[0]) for key in varied(frame)}
+        place = {key: level_of(group[key].iloc[0]) for key in keys}
         blocks = list(told[label]) if label else [None] * len(readings)
         side = bounded if any(one.at_least for one in readings) else known
         side.append((place, readings, blocks))
@@ -97,7 +98,12 @@ def connected(cell: Sequence[int], block: Sequence[Any], cells: int) -> bool:
 
 
 def _dummies(values: Sequence[Any], known: Sequence[Any]) -> Floats:
-    return np.asarray([[float(value == level) for level in known] for value in values])
+    places = {level: place for place, level in enumerate(known)}
+    found = np.zeros((len(values), len(places)))
+    for row, value in enumerate(values):
+        if value in places:
+            found[row, places[value]] = 1.0
+    return found
 
 
 class Model:
@@ -111,12 +117,12 @@ class Model:
         self._blocks = _dummies(found.block, blocks) if blocks else np.empty((len(design), 0))
         design = np.hstack([design, self._blocks])
         self.spare = len(design) - design.shape[1]  # degrees of freedom of the error
-        self._means: Any = None
+        self._means: Floats | None = None
         if cells and self.spare > 0:
-            from statsmodels.regression.linear_model import OLS
-
-            # Cells hold the constant; told so, it does not look for one by another decomposition.
-            self._means = OLS(found.logs, design, hasconst=True).fit(method="qr")
+            # statsmodels' OLS fits the same and takes longer to load than a report's effects take.
+            self._means = np.asarray(np.linalg.lstsq(design, found.logs, rcond=None)[0], float)
+            self._error = _rest(design, found.logs) / self.spare
+            self._spread = np.linalg.pinv(design.T @ design)
         self._width = design.shape[1]
         self._simple = [
             float(found.logs[[one == place for one in found.cell]].mean()) for place in range(cells)
@@ -135,12 +141,15 @@ class Model:
         for start, end in pairs:
             contrast[end] += 1 / len(pairs)
             contrast[start] -= 1 / len(pairs)
-        if self._means.mse_resid < _NO_SPREAD**2:
-            value = float(contrast @ self._means.params)
+        value = float(contrast @ self._means)
+        if self._error < _NO_SPREAD**2:
             return value, value, value, float(abs(value) < _NO_SPREAD)
-        tested = self._means.t_test(contrast)
-        low, high = tested.conf_int(1 - CONFIDENCE)[0]
-        return float(tested.effect[0]), float(low), float(high), float(tested.pvalue)
+        from scipy import special
+
+        error = math.sqrt(self._error * float(contrast @ self._spread @ contrast))
+        reach = error * float(special.stdtrit(self.spare, 1 - ALPHA / 2))
+        p = 2 * float(special.stdtr(self.spare, -abs(value) / error))
+        return value, value - reach, value + reach, p
 
     def _by_block(
         self, pairs: Sequence[tuple[int, int]]
@@ -164,30 +173,24 @@ class Model:
             [np.mean([logs[end, one] - logs[start, one] for start, end in pairs]) for one in blocks]
         )
         value = float(means.mean())
-        if np.ptp(means) < _NO_SPREAD:
-            return value, value, value, float(abs(value) < _NO_SPREAD)
-        from scipy import stats
-
-        tested = stats.ttest_1samp(means, 0.0)
-        interval = tested.confidence_interval(CONFIDENCE)
-        return value, float(interval.low), float(interval.high), float(tested.pvalue)
+        return value, *t_interval(np.zeros_like(means), means, paired=True, log_ratio=value)
 
     def product_p(self, found: Trials, one: str, other: str) -> float | None:
         """The p of an F test of two factors' product; None where it cannot be tested."""
-        if self._means is None or self._means.mse_resid < _NO_SPREAD**2:
+        if self._means is None or self._error < _NO_SPREAD**2:
             return None
         alone = [self._of(found, (key,)) for key in found.cells[0]]
         smaller = np.hstack([self._blocks, np.ones((len(found.logs), 1)), *alone])
         larger = np.hstack([smaller, self._of(found, (one, other))])
-        from scipy import stats
+        from scipy import special
 
         ranks = [int(np.linalg.matrix_rank(design)) for design in (smaller, larger)]
         if ranks[0] == ranks[1]:
             return None
         squares = [_rest(design, found.logs) for design in (smaller, larger)]
         explained = (squares[0] - squares[1]) / (ranks[1] - ranks[0])
-        ratio = explained / self._means.mse_resid
-        return float(stats.f.sf(ratio, ranks[1] - ranks[0], self.spare))
+        ratio = explained / self._error
+        return float(special.fdtrc(ranks[1] - ranks[0], self.spare, ratio))
 
     @staticmethod
     def _of(found: Trials, keys: Sequence[str]) -> Floats:

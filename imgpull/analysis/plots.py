@@ -16,7 +16,7 @@ import pandas as pd
 from imgpull.analysis.cells import last_attempts, varied
 from imgpull.analysis.layout import Layout, layout_of
 from imgpull.analysis.report.matrix import HeatMap, heat_maps
-from imgpull.analysis.report.story import views_of
+from imgpull.analysis.report.story import DECIDES, MEASURES, views_of
 from imgpull.analysis.trial_files import files_of, number
 from imgpull.analysis.wording import cell_text, constants, plural
 from imgpull.errors import ReportError
@@ -98,7 +98,8 @@ def figures(sweep_dir: Path, frame: pd.DataFrame) -> dict[str, Any]:
     }
     if frame["cell_id"].nunique() == 1:
         return drawn_plots
-    maps = heat_maps(frame, layout, views_of(frame))
+    measures = [one for one in MEASURES if one.column in DECIDES]
+    maps = heat_maps(frame, layout, views_of(frame, measures), measures)
     return drawn_plots | ({"heat_map": _draw_map(maps[0], frame)} if maps else {})
 
 

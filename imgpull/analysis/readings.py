@@ -32,22 +32,32 @@ def compare_groups(
     ranks: bool = True,
 ) -> Ratio:
     """The trials of two cells compared; in pairs by the column `label` where both share it."""
-    known = [with_number(side, column) for side in (before, after)]
-    pairs = shared(list(known[0][label]), list(known[1][label])) if label else []
+    keys, readings = [], []
+    for side in (before, after):
+        found = _known(side, column)
+        labels = side[label].tolist() if label else []
+        keys.append([labels[place] for place in found] if label else [])
+        readings.append(list(found.values()))
+    pairs = shared(*keys) if label else []
+    first, second = readings
     if pairs:
-        known = [side.iloc[[pair[place] for pair in pairs]] for place, side in enumerate(known)]
-    first, second = (readings_of(side, column) for side in known)
+        first, second = [first[a] for a, _ in pairs], [second[b] for _, b in pairs]
     return compare_readings(first, second, paired=bool(pairs), ranks=ranks)
 
 
 def readings_of(group: pd.DataFrame, column: str) -> list[Reading]:
     """A column of some trials; a bound where only that is known; unknown ones are left out."""
-    bounds = _bounds(group, column)
-    return [
-        Reading(float(bound if unknown(value) else value), unknown(value))
-        for value, bound in zip(group[column], bounds, strict=True)
+    return list(_known(group, column).values())
+
+
+def _known(group: pd.DataFrame, column: str) -> dict[int, Reading]:
+    """What is known of each trial, by its place."""
+    both = zip(group[column].tolist(), _bounds(group, column).tolist(), strict=True)
+    return {
+        place: Reading(float(bound if unknown(value) else value), unknown(value))
+        for place, (value, bound) in enumerate(both)
         if not (unknown(value) and unknown(bound))
-    ]
+    }
 
 
 def with_number(group: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -134,13 +134,13 @@ def compare(
     ratio = math.exp(log_ratio)
     if min(len(first), len(second)) < 2:
         return Ratio(ratio, None, None, *sizes, None, TOO_FEW)
-    low, high, p = _t_interval(*logs, paired=paired, log_ratio=log_ratio)
+    low, high, p = t_interval(*logs, paired=paired, log_ratio=log_ratio)
     rank_p = _rank_p(*logs, paired=paired) if ranks else None
     found = Ratio(ratio, math.exp(low), math.exp(high), *sizes, p, rank_p=rank_p)
     return replace(found, note=_note(found))
 
 
-def _t_interval(
+def t_interval(
     first: Floats, second: Floats, *, paired: bool, log_ratio: float
 ) -> tuple[float, float, float]:
     """The limits of a log ratio, and p. Without any spread there is nothing to test against.
@@ -251,9 +251,13 @@ def compare_readings(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of one family, corrected by Holm's method; never smaller than they were."""
-    if len(p_values) < 2:  # no family
-        return list(p_values)
-    from statsmodels.stats.multitest import multipletests
+    """The p values of one family, corrected by Holm's method; never smaller than they were.
 
-    return [float(p) for p in multipletests(list(p_values), ALPHA, method="holm")[1]]
+    Holm, A simple sequentially rejective multiple test procedure, 1979; as statsmodels has it.
+    """
+    found = np.asarray(p_values, dtype=float)
+    order = np.argsort(found, kind="stable")
+    raised = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    corrected = np.empty_like(found)
+    corrected[order] = np.minimum(raised, 1.0)
+    return [float(p) for p in corrected]

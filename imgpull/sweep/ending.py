@@ -60,7 +60,7 @@ class Conclusion:
 def conclude(sweep_dir: Path, console: "Console") -> Conclusion:
     """Write summary.csv, plots/ and the report, print the table and the notes."""
     end, frame = _review(sweep_dir)
-    end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir))
+    end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir, frame))
     shown = frame if end.records else None
     if shown is not None:
         left = end.attempt(lambda: undone(Ledger(sweep_dir).read(), end.records)) or []

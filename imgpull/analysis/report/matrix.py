@@ -54,13 +54,18 @@ class HeatMap:
     high: str
 
 
-def heat_maps(frame: pd.DataFrame, layout: Layout, views: Sequence[CellView]) -> list[HeatMap]:
+def heat_maps(
+    frame: pd.DataFrame,
+    layout: Layout,
+    views: Sequence[CellView],
+    measures: Sequence[Measure] = MEASURES,
+) -> list[HeatMap]:
     """A map of each measure that some cell has; none where there are too many cells."""
     if len(views) > MAX_CELLS:
         return []
     known = [
         measure
-        for measure in MEASURES
+        for measure in measures
         if any(view.numbers[measure.column].value is not None for view in views)
     ]
     return [_map(frame, layout, views, measure) for measure in known]

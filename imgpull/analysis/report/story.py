@@ -7,12 +7,19 @@ and in which words an interval is said. Page and Markdown print the same answers
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import pandas as pd
 
-from imgpull.analysis.cells import VERDICT_ORDER, cells, last_attempts, levels, unknown, varied
-from imgpull.analysis.effects import Effect, estimates
+from imgpull.analysis.cells import (
+    VERDICT_ORDER,
+    last_attempts,
+    levels,
+    unknown,
+    varied,
+    verdict_words,
+)
+from imgpull.analysis.effects import Effect, estimate_of
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, compare_groups
 from imgpull.analysis.statistics import Ratio
@@ -91,6 +98,11 @@ class CellView:
     numbers: Mapping[str, Number]
     rows: pd.DataFrame
 
+    @cached_property
+    def counted_rows(self) -> pd.DataFrame:
+        """Those that count."""
+        return self.rows[self.rows["counts"]]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -141,25 +153,21 @@ def story(
     )
 
 
-def views_of(frame: pd.DataFrame) -> list[CellView]:
-    """Every cell, ordered by the levels of what varies."""
+def views_of(frame: pd.DataFrame, measures: Sequence[Measure] = MEASURES) -> list[CellView]:
+    """Every cell with so many numbers, ordered by the levels of what varies."""
     keys = varied(frame)
     places = {key: levels(frame[key]) for key in keys}
-    groups = [group for _, group in by_cell(frame)]
-    summed = {_key(row, keys): row for _, row in cells(frame).iterrows()}
-    tables = {one.column: estimates(frame, one.column) for one in MEASURES}
     found = []
-    for place, group in enumerate(groups):
-        first = group.iloc[0]
-        cell = summed[_key(first, keys)]
+    for place, (_, group) in enumerate(by_cell(frame)):
+        first, counted = group.iloc[0], group[group["counts"]]
         view = CellView(
             str(first["cell_id"]),
             cell_text(first, keys),
             str(first["name"] or first["cell_id"]),
-            str(cell["verdicts"]),
-            int(cell["n_trials"]),
-            int(cell["slo_missed"]),
-            {one.column: _number(tables[one.column].iloc[place], one) for one in MEASURES},
+            verdict_words(list(group["verdict"])),
+            len(counted),
+            int((counted["slo"] == "missed").sum()),
+            {one.column: _number(estimate_of(counted, one.column), one) for one in measures},
             group,
         )
         rank = [places[key].index(None if unknown(first[key]) else first[key]) for key in keys]
@@ -181,17 +189,14 @@ def ratio_text(ratio: Ratio) -> str:
     return _with_interval(f"{bound}{change(ratio.ratio - 1)}", ratio.low, ratio.high)
 
 
-def _key(row: "pd.Series[Any]", keys: Sequence[str]) -> tuple[Any, ...]:
-    return (row["cell_id"], *(None if unknown(row[key]) else row[key] for key in keys))
-
-
-def _number(row: "pd.Series[Any]", measure: Measure) -> Number:
+def _number(found: Mapping[str, float | int | None], measure: Measure) -> Number:
     factor = 100.0 if measure.share else 1.0
-    told = {
-        name: None if unknown(row[name]) or not math.isfinite(row[name]) else row[name] * factor
-        for name in ("value", "low", "high", "at_least")
-    }
-    return Number(**told, n=int(row["n"]))
+
+    def told(name: str) -> float | None:
+        value = found[name]
+        return None if value is None or not math.isfinite(value) else value * factor
+
+    return Number(told("value"), told("low"), told("high"), told("at_least"), int(found["n"] or 0))
 
 
 def _compared(frame: pd.DataFrame, views: Sequence[CellView]) -> str:
@@ -350,7 +355,7 @@ def _said(found: Number, title: str) -> str:
 
 def ratio_of(first: CellView, other: CellView, measure: Measure, label: str | None) -> Ratio:
     """How much more the other cell takes than the first, with its interval."""
-    before, after = (view.rows[view.rows["counts"]] for view in (first, other))
+    before, after = first.counted_rows, other.counted_rows
     return compare_groups(before, after, measure.column, label, ranks=False)
 
 
