@@ -33,20 +33,19 @@ class Content:
         self._prose = _Supply(random, words[drawn].reshape(-1))
         self._words_share = _WORDS_SHARE[compression]
 
-    def take(self, size_bytes: int, share: float, *, is_short: bool = False) -> memoryview:
-        """The next bytes, at most 1 MiB of them, which shrink to about this share of their size.
+    def fill(self, room: NDArray[np.uint8], share: float, *, is_short: bool = False) -> None:
+        """Put the next bytes there, which shrink to about this share of their size.
 
-        The size is a multiple of 512. `is_short`: they are too few for words to come again.
+        Room is a multiple of 512 bytes, at most 1 MiB. `is_short`: too few for words to come again.
         """
         words = 1.0 if is_short else self._words_share
-        full, rest = divmod(size_bytes, _STRETCH_BYTES)
-        found = np.empty(size_bytes // _UNIT, np.uint64)
+        units = room.view(np.uint64)
+        full = len(room) // _STRETCH_BYTES
         cut = full * _STRETCH_BYTES // _UNIT
         if full:
-            self._fill(found[:cut].reshape(full, -1), share, words)
-        if rest:
-            self._fill(found[cut:].reshape(1, -1), share, words)
-        return found.data.cast("B")
+            self._fill(units[:cut].reshape(full, -1), share, words)
+        if cut < len(units):
+            self._fill(units[cut:].reshape(1, -1), share, words)
 
     def _fill(self, rows: NDArray[np.uint64], share: float, words: float) -> None:
         """In each row hard bytes, then easy ones: words if less than `words` is not asked for."""

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
 
 from imgpull.images.archive import Part, archive_bytes, parts
 from imgpull.images.content import Content
@@ -19,9 +22,10 @@ from imgpull.images.shape import LayerShape
 
 _BATCH_BYTES, _LEAST_BATCH_BYTES = 2**20, 4096
 _SHORT_BYTES = 256 * 1024
-_QUEUED = 4  # batches on their way to each thread
+_QUEUED = 16  # batches on their way to each thread; a chunk of an upload holds several
 _RESERVED_SHARE, _RESERVED_BYTES = 0.0005, 4096
 
+T = TypeVar("T")
 Take = Callable[[bytes], object]
 
 
@@ -86,35 +90,35 @@ class _Batches:
         self._planned, self._content = planned, content
         self._head, self._owed = b"", 0
 
-    def take(self, size_bytes: int, share: float) -> bytes:
-        """About the next `size_bytes`; what content there is shrinks to this share."""
-        found: list[bytes | memoryview] = []
-        room, is_short = size_bytes, size_bytes < _SHORT_BYTES
-        while room > 0:
+    def take(self, size_bytes: int, share: float) -> memoryview:
+        """The next `size_bytes`, or what is left; what content there is shrinks to this share."""
+        found, filled = np.empty(size_bytes, np.uint8), 0
+        is_short = size_bytes < _SHORT_BYTES
+        while filled < size_bytes:
             if not self._head and not self._owed:
                 part = next(self._planned, None)
                 if part is None:
                     break
                 self._head, self._owed = part.head, part.content_bytes
+            size = min(len(self._head) or self._owed, size_bytes - filled)
+            room = found[filled : filled + size]
             if self._head:
-                found.append(self._head)
-                room -= len(self._head)
-                self._head = b""
-            elif self._owed:
-                size = min(self._owed, room)
-                found.append(self._content.take(size, share, is_short=is_short))
+                room[:] = np.frombuffer(self._head[:size], np.uint8)
+                self._head = self._head[size:]
+            else:
+                self._content.fill(room, share, is_short=is_short)
                 self._owed -= size
-                room -= size
-        return b"".join(found)
+            filled += size
+        return found[:filled].data
 
 
 @contextmanager
-def _beside(work: Take) -> Iterator[Callable[[bytes], None]]:
+def _beside(work: Callable[[T], object]) -> Iterator[Callable[[T], None]]:
     """Have a thread of its own do `work` on what it is given, in order, a few at a time.
 
     At the end all is done; what `work` raised comes out here, at once.
     """
-    todo: queue.Queue[bytes | None] = queue.Queue(_QUEUED)
+    todo: queue.Queue[T | None] = queue.Queue(_QUEUED)
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -125,7 +129,7 @@ def _beside(work: Take) -> Iterator[Callable[[bytes], None]]:
                 except BaseException as error:
                     raised.append(error)
 
-    def give(data: bytes) -> None:
+    def give(data: T) -> None:
         if raised:
             raise raised[0]
         todo.put(data)

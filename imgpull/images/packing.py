@@ -20,7 +20,7 @@ class Packer(Protocol):
 
     closing_bytes: int  # what `end` adds beside the filling
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, data: bytes | memoryview) -> bytes:
         """What these bytes become."""
 
     def end(self, room_bytes: int) -> bytes:
@@ -36,8 +36,8 @@ def packer(compression: str) -> Packer:
 class _Plain:
     closing_bytes = 0
 
-    def add(self, data: bytes) -> bytes:
-        return data
+    def add(self, data: bytes | memoryview) -> bytes:
+        return bytes(data)
 
     def end(self, room_bytes: int) -> bytes:
         return b""
@@ -54,7 +54,7 @@ class _Gzip:
         self._deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._crc, self._size, self._head = 0, 0, self._HEADER
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, data: bytes | memoryview) -> bytes:
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
         head, self._head = self._head, b""
@@ -82,7 +82,7 @@ class _Zstd:
     def __init__(self) -> None:
         self._zstd = _zstd().ZstdCompressor(ZSTD_LEVEL)
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, data: bytes | memoryview) -> bytes:
         packed: bytes = self._zstd.compress(data, self._zstd.FLUSH_BLOCK)
         return packed
 

@@ -81,8 +81,8 @@ class Upload:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._waiting = bytearray()
-        self._sent_bytes = 0
+        self._waiting: list[memoryview] = []
+        self._waiting_bytes, self._sent_bytes = 0, 0
         try:
             begun = repository.send("post", "blobs/uploads/")
         except Missing as error:
@@ -108,17 +108,20 @@ class Upload:
 
     def write(self, data: bytes) -> None:
         """Take the next bytes; they are sent a chunk at a time."""
-        self._waiting += data
-        while len(self._waiting) >= self._chunk_bytes:
-            chunk = bytes(memoryview(self._waiting)[: self._chunk_bytes])
-            del self._waiting[: self._chunk_bytes]
-            self._send(chunk)
+        rest = memoryview(data)
+        while self._waiting_bytes + len(rest) >= self._chunk_bytes:
+            room = self._chunk_bytes - self._waiting_bytes
+            self._send(b"".join([*self._waiting, rest[:room]]))
+            self._waiting, self._waiting_bytes, rest = [], 0, rest[room:]
+        if rest:
+            self._waiting.append(rest)
+            self._waiting_bytes += len(rest)
 
     def finish(self, digest: str) -> None:
         """All was written: it has this digest."""
         if self._waiting:
-            self._send(bytes(self._waiting))
-            self._waiting.clear()
+            self._send(b"".join(self._waiting))
+            self._waiting, self._waiting_bytes = [], 0
         joined = "&" if "?" in self._url else "?"
         url = f"{self._url}{joined}{urlencode({'digest': digest})}"
         try:

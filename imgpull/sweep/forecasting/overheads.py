@@ -39,9 +39,9 @@ PROMETHEUS = Overhead("Prometheus brought up", 60.0, "assumed: two of its 30 s l
 
 
 # Bytes of archive a second at which an image is built and pushed, by its layers' compression: 5 GB
-# in 62 and 24 s, n=1, the registry on the same two processors (benchmarks/image_build.py). A slower
+# in 49 and 26 s, n=1, the registry on the same two processors (benchmarks/image_build.py). A slower
 # way to the registry is not known here.
-_BUILT_BYTES_S = {"gzip": 80e6, "zstd": 210e6, "none": 210e6}
+_BUILT_BYTES_S = {"gzip": 100e6, "zstd": 190e6, "none": 190e6}
 
 
 def _salted(job: Job) -> Overhead:
