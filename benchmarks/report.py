@@ -1,11 +1,13 @@
 """How long the end of a sweep takes, part by part: 48 cells x 5 trials, and the README's 4 cells.
 
-Hides how a part is timed alone: the end runs whole, in a process of its own, each step of it under
-a clock. `python benchmarks/report.py` prints the tables; on a busy machine look at CPU seconds.
+And `imgpull report` and `imgpull compare` as whole processes, Python's start included. Hides how a
+part is timed alone: the end runs whole, in a process of its own, each step of it under a clock.
+`python benchmarks/report.py` prints the tables; on a busy machine look at CPU seconds.
 """
 
 import io
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -86,6 +88,16 @@ def apart(directory: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+def process(*arguments: str) -> Clocked:
+    """`imgpull ARGUMENTS` from its start to its end."""
+    command = [sys.executable, "-m", "imgpull.cli", *arguments]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+    return wall, spent
+
+
 def main() -> None:
     """Print a table for each sweep."""
     console = Console()
@@ -93,12 +105,23 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             sweep = made(arguments, Path(directory))
             runs = [apart(sweep) for _ in range(RUNS)]
+            whole = {
+                f"imgpull {name}": [process(name, *sides) for _ in range(RUNS)]
+                for name, sides in (
+                    ("report", [str(sweep)]),
+                    ("compare", [str(sweep), str(sweep)]),
+                )
+            }
         table = Table(title=f"The end of {title}, medians of {RUNS}")
         for header in ("part", "seconds", "CPU seconds"):
             table.add_column(header, justify="left" if header == "part" else "right")
         for part in runs[0]["parts"]:
             wall, cpu = (median(run["parts"][part][clock] for run in runs) for clock in (0, 1))
             table.add_row(part, f"{wall:.2f}", f"{cpu:.2f}")
+        table.add_section()
+        for name, times in whole.items():
+            wall, cpu = (median(one[clock] for one in times) for clock in (0, 1))
+            table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}")
         console.print(table)
         for name, size in runs[0]["sizes"].items():
             console.print(f"{name}: {size / 1e6:.2f} MB", highlight=False)

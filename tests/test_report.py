@@ -221,3 +221,29 @@ def test_the_command_of_the_sweep_is_there_to_paste() -> None:
         "python run.py -m image=resource_consumer nodes=2" in (made() / "report.html").read_text()
     )
     assert "imgpull reproduce SWEEP/0" in (made() / "report.md").read_text()
+
+
+def test_a_cell_not_shown_to_be_above_the_lowest_has_no_shade(tmp_path: Path) -> None:
+    from test_compare import add_sweep
+
+    from imgpull.analysis.layout import layout_of
+    from imgpull.analysis.report.matrix import heat_maps
+    from imgpull.analysis.report.story import views_of
+
+    def shades(name: str, times: float, noise: float) -> list[int | None]:
+        sweep = add_sweep(
+            tmp_path / name, {"nodes": (10, 20)},
+            lambda chosen: 100.0 * (times if chosen["nodes"] == 20 else 1.0),
+            noise=noise,
+        )  # fmt: skip
+        frame = analysis.read_sweep(sweep)
+        found = heat_maps(frame, layout_of(frame), views_of(frame))[0]
+        return [square.shade for _, squares in found.rows for square in squares if square]
+
+    assert shades("none", 1.0, 0.0) == [0, 0]
+    assert shades("unclear", 1.02, 0.1) == [0, 0]
+    assert shades("rounded", 1.004, 0.0) == [0, 0]  # shown, and said to be 0 %
+    assert shades("large", 1.5, 0.01) == [0, 100]
+    small = shades("small", 1.05, 0.0)[1]
+    assert small is not None
+    assert 0 < small < 40  # a small difference looks small

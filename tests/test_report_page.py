@@ -291,3 +291,16 @@ def test_dark_is_dark_and_print_is_light() -> None:
         assert page.pdf().startswith(b"%PDF")
     assert shades["dark"] < 64 < 250 < shades["light"]
     assert shades["print"] == 255
+
+
+@pytest.mark.browser
+def test_what_is_folded_on_the_screen_is_there_on_paper() -> None:
+    folded = (
+        "[...document.querySelectorAll('details:not([open])')].map(one => "
+        "one.getBoundingClientRect().height > one.querySelector('table').offsetHeight)"
+    )
+    with chromium() as page:
+        page.load(made() / "report.html")
+        assert set(page.value(folded)) == {False}
+        page.media(printed=True)
+        assert set(page.value(folded)) == {True}

@@ -4,14 +4,18 @@ Hides how trials become a cell's number: their geometric mean, as in every compa
 because the trial is the unit of replication and what matters between cells is a ratio.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from imgpull.analysis.statistics import estimate, mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Columns of the summary before the factors.
 ABOUT = (
@@ -36,7 +40,7 @@ def varied(frame: pd.DataFrame) -> list[str]:
     return [name for name in (*factors(frame), "engine") if frame[name].nunique(dropna=False) > 1]
 
 
-def levels(values: "pd.Series[Any]") -> list[Any]:
+def levels(values: pd.Series[Any]) -> list[Any]:
     """The levels of a factor: numbers ascending, words in the order first seen, unknown last."""
     known = list(dict.fromkeys(value for value in values if not unknown(value)))
     if all(isinstance(value, int | float) for value in known):
@@ -67,6 +71,8 @@ def with_undone(frame: pd.DataFrame, undone: Sequence[Mapping[str, Any]]) -> pd.
         }
         for each in undone
     ]
+    import pandas as pd
+
     # As objects, a whole number beside an unknown one stays whole.
     further = pd.DataFrame(rows, columns=frame.columns, dtype=object)
     both = pd.concat([frame.astype(object), further], ignore_index=True)
@@ -97,6 +103,8 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
         "cell_id", "name", "engine", *factors(frame), *_numbers(frame), *_LIMITS,
         "n_trials", "verdicts", "slo_missed",
     ]  # fmt: skip
+    import pandas as pd
+
     if not rows:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(rows, columns=columns)
@@ -115,13 +123,14 @@ def _numbers(frame: pd.DataFrame) -> list[str]:
 
 
 def _cell(group: pd.DataFrame) -> dict[str, Any]:
-    counted = group[group["counts"]]
+    counted, names = group[group["counts"]], _numbers(group)
+    numbers = counted[names].to_numpy(float).T
     return {
         "cell_id": group["cell_id"].iloc[0],
         "name": group["name"].iloc[0],
         "engine": group["engine"].iloc[0],
         **{name: group[name].iloc[0] for name in factors(group)},
-        **{name: mean(counted[name].to_numpy(float)) for name in _numbers(group)},
+        **{name: mean(values) for name, values in zip(names, numbers, strict=True)},
         **_censored(counted, "p50"),
         **_censored(counted, "p99"),
         **_limits(counted),

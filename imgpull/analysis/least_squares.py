@@ -5,18 +5,22 @@ the same everywhere does not widen its own interval. Simulated cells that share 
 each other: there a block is one observation, however many cells it holds.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from imgpull.analysis.cells import levels, varied
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, level_of, readings_of, with_number
 from imgpull.analysis.statistics import ALPHA, Floats, Reading, estimate, t_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADLINE = "image_pull_p50_s"
 _NO_SPREAD = 1e-9  # of logs

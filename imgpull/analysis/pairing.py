@@ -4,11 +4,15 @@ Hides the two reasons: a block's trials ran within one stretch of the cloud's we
 trials of one seed and number share their luck (common random numbers).
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from imgpull.analysis.cells import varied
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARED_LUCK = "simulated trials of one seed share their luck: paired by common random numbers"
 

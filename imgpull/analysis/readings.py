@@ -3,15 +3,18 @@
 Hides which column is another's bound, and which trials of two cells become pairs.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from imgpull.analysis.cells import last_attempts, unknown, varied
 from imgpull.analysis.pairing import shared
 from imgpull.analysis.statistics import Ratio, Reading, compare_readings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def by_cell(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -65,10 +68,12 @@ def with_number(group: pd.DataFrame, column: str) -> pd.DataFrame:
     return group[group[column].notna() | bounds.notna()]
 
 
-def _bounds(group: pd.DataFrame, column: str) -> "pd.Series[Any]":
+def _bounds(group: pd.DataFrame, column: str) -> pd.Series[Any]:
     """What each trial's number at least is, where the summary has such a column."""
     stem, _, unit = column.rpartition("_")
     name = f"{stem}_at_least_{unit}"
     if name in group.columns:
         return group[name]
+    import pandas as pd
+
     return pd.Series(math.nan, index=group.index)

@@ -4,13 +4,16 @@ Hides rounding (three figures, no more than one trial deserves), plurals, and th
 every simulated number must carry.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from imgpull.analysis.cells import factors, unknown, varied
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAXIMUM_BELOW = 100  # of fewer values the nearest-rank p99 is the largest, and is called so
 SIMULATED = "engine sim: SIMULATED, a rehearsal, not a measurement"
@@ -57,7 +60,7 @@ def plural(count: float, noun: str) -> str:
     return f"{count:g} {noun}{'' if count == 1 else 's'}"
 
 
-def cell_text(cell: "pd.Series[Any]", keys: Iterable[str]) -> str:
+def cell_text(cell: pd.Series[Any], keys: Iterable[str]) -> str:
     """What sets a cell apart: "replicas 5, qps 10"; its name where no factor does."""
     text = ", ".join(f"{key} {level_text(cell[key])}" for key in keys)
     return text or str(cell["name"] or cell["cell_id"])
@@ -92,6 +95,6 @@ def short(factor: str, among: Iterable[str]) -> str:
     return tail if len(alike) == 1 else factor
 
 
-def top_quantile(n: "pd.Series[float]") -> str:
+def top_quantile(n: pd.Series[float]) -> str:
     """ "max" when every known n makes the p99 a maximum; an unknown n keeps "p99"."""
     return "max" if len(n) and bool((n < MAXIMUM_BELOW).all()) else "p99"

@@ -3,6 +3,7 @@
 Hides what a name on the command line may be: a directory, or the id of a run.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,7 @@ def compare(
     uri: Uri = None,
 ) -> None:
     """Say what differs between two sweeps, by how much and how sure, cell by cell."""
+    one_thread()
     from imgpull.analysis import comparison_text as text
     from imgpull.analysis.comparing import compare_sides
 
@@ -56,6 +58,14 @@ def compare(
         return
     write = {"csv": text.as_csv, "json": text.as_json, "markdown": text.markdown}[format]
     typer.echo(write(found), nl=False)
+
+
+def one_thread() -> None:
+    """Keep numpy to one processor: of matrices this small, threads only cost time.
+
+    Before numpy is loaded, which reads it; the user's own setting wins.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def sides(before: str, after: str, uri: str | None) -> "tuple[Side, Side]":

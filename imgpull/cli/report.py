@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from imgpull.cli.compare import one_thread
 from imgpull.errors import ReportError
 
 
@@ -15,6 +16,7 @@ def report(
     directory: Annotated[Path, typer.Argument(help="A sweep's directory under multirun/.")],
 ) -> None:
     """Write summary.csv, plots, report.html and report.md again, from the directories alone."""
+    one_thread()
     from rich.console import Console
 
     from imgpull.results.record import job_directories

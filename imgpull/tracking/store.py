@@ -33,7 +33,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
 _LOCAL_UI = "http://127.0.0.1:5000"
-_KIND = "custom_model_development"  # the UI shows runs and charts, not prompts and traces
 _NOTE = "Container image pull trials by imgpull: a parent run is a sweep, a child run one trial."
 
 
@@ -184,7 +183,7 @@ def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str
 
     if client.get_experiment_by_name(name) is None:
         try:
-            tags = {"mlflow.note.content": _NOTE, "mlflow.experimentKind": _KIND}
+            tags = {"mlflow.note.content": _NOTE}
             return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
