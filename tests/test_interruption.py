@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from imgpull.config import job as jobs
 from imgpull.engines import Outcome
 from imgpull.engines.sim import SimEngine
 from imgpull.errors import EngineFailed
-from imgpull.sweep import command
+from imgpull.sweep import command, interrupts
 from imgpull.sweep.ledger import Ledger
 from imgpull.tracking.runs import MlflowTracker
 
@@ -164,6 +165,46 @@ def test_trials_run_as_checked_when_conf_is_edited_meanwhile(
 
 
 # Ctrl-C
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(
+    tmp_path: Path, script: Callable[[Act], None]
+) -> None:
+    class Garbage:
+        pass
+
+    def act(current: int) -> None:
+        if current == 1:
+            garbage = Garbage()
+            seen = weakref.ref(garbage, lambda _: signal.raise_signal(signal.SIGINT))
+            del garbage  # Python forgets what is raised in the callback
+            assert seen() is None
+            time.sleep(1)
+
+    before = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    script(act)
+    ended = run_py(tmp_path, *THREE, "tracking=none")
+    assert ended.status == 130
+    assert verdicts(ended.sweep) == []
+    assert "ignored" not in ended.err
+    assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
+
+
+@pytest.mark.parametrize(("signals", "drawn"), [(1, True), (2, False)])
+def test_ctrl_c_waits_for_what_is_being_drawn_and_a_second_one_does_not(
+    signals: int, drawn: bool
+) -> None:
+    done: list[bool] = []
+
+    def draw() -> None:
+        with interrupts.held():
+            for _ in range(signals):
+                signal.raise_signal(signal.SIGTERM)
+            done.append(True)
+
+    with interrupts.caught(), pytest.raises(KeyboardInterrupt):
+        draw()
+    assert done == [True] * drawn
 
 
 def test_ctrl_c_leaves_a_table_of_what_was_done_and_a_sweep_that_can_be_continued(

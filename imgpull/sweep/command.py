@@ -6,7 +6,6 @@ request ends with status 2 and nothing created.
 """
 
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from imgpull.config import schema
 from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Say, Session
 from imgpull.errors import ConfigError, ImgpullError
-from imgpull.sweep import shapes, workers
+from imgpull.sweep import interrupts, shapes, workers
 from imgpull.sweep.beginning import Request, begin
 from imgpull.sweep.differing import refusal, require_same_tests
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
@@ -76,9 +75,9 @@ def run(
     launcher: Launcher, loader: ConfigLoader, config: DictConfig, arguments: Sequence[str]
 ) -> None:
     """Run the matrix that the arguments span; always ends by raising Finished."""
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
-        status = _serve(launcher) if is_lane() else _run(launcher, loader, config, arguments)
+        with interrupts.caught():
+            status = _serve(launcher) if is_lane() else _run(launcher, loader, config, arguments)
     except ImgpullError as error:
         status = _refuse(error)
     except KeyboardInterrupt:
@@ -92,11 +91,6 @@ def _serve(launcher: Launcher) -> int:
     lane = Lane()
     _active[:] = [lane]
     return lane.serve(partial(launch, launcher))
-
-
-def _as_ctrl_c(number: int, frame: object) -> None:
-    """TERM is Ctrl-C: what was made on a cluster is removed on the way out."""
-    raise KeyboardInterrupt
 
 
 def run_task(config: DictConfig) -> None:

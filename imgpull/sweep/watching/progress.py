@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from imgpull.sweep.interrupts import held
 from imgpull.sweep.moments import Event
 from imgpull.sweep.watching import display
 from imgpull.sweep.watching.standing import Course
@@ -239,7 +240,7 @@ class Progress:
         if self._gone:
             return
         try:
-            with self._showing:
+            with held(), self._showing:  # what is torn by Ctrl-C is not wiped
                 show()
         except (OSError, ValueError):  # ValueError: the file is closed
             self._gone = True
