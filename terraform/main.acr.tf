@@ -29,9 +29,10 @@ locals {
 resource "azurerm_role_assignment" "pull" {
   count = local.has_registry ? 1 : 0
 
-  scope                            = one(concat(azurerm_container_registry.this[*].id, compact([var.registry_id])))
-  role_definition_name             = "AcrPull"
-  principal_id                     = azurerm_kubernetes_cluster.this.kubelet_identity[0].object_id
+  scope                = one(concat(azurerm_container_registry.this[*].id, compact([var.registry_id])))
+  role_definition_name = "AcrPull"
+  # Only a made-up cluster of terraform test has no identity: mocks cannot fill this list.
+  principal_id                     = try(azurerm_kubernetes_cluster.this.kubelet_identity[0].object_id, "none")
   principal_type                   = "ServicePrincipal"
   skip_service_principal_aad_check = true # the identity is some seconds old
 }
