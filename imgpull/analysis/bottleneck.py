@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from imgpull.analysis.busy import ENOUGH, Busy, busy, read_series
+from imgpull.analysis.busy import ENOUGH, Busy, busy
 from imgpull.analysis.limits import Limits, read_limits
+from imgpull.analysis.series import read_series
 from imgpull.analysis.stages import Stages, stages
 from imgpull.results.pulls_file import read_pulls
 from imgpull.results.record import JobRecord, job_directories, read_record

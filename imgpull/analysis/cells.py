@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgpull.analysis.statistics import estimate, mean
+from imgpull.analysis.statistics import Floats, estimate, mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,25 +93,28 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
     and `image_pull_p99_at_least_s` has what it is over. `image_pull_p50_low_s` and `_high_s` are
     the 95 % interval, NaN where there is none.
     """
-    keys = varied(frame)
-    rows = [
-        _cell(group)
-        # The id leaves out what is not physical: a sweep over such a key has cells all the same.
-        for _, group in last_attempts(frame).groupby(["cell_id", *keys], sort=False, dropna=False)
-    ]
-    columns = [
-        "cell_id", "name", "engine", *factors(frame), *_numbers(frame), *_LIMITS,
-        "n_trials", "verdicts", "slo_missed",
-    ]  # fmt: skip
+    keys, numbers = varied(frame), _numbers(frame)
+    about = ["cell_id", "name", "engine", *factors(frame)]
+    trials = last_attempts(frame)
+    # The id leaves out what is not physical: a sweep over such a key has cells all the same.
+    told = [trials[key].tolist() for key in ("cell_id", *keys)]
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for place, levels_of_it in enumerate(zip(*told, strict=True)):
+        key = tuple(None if unknown(level) else level for level in levels_of_it)
+        places.setdefault(key, []).append(place)
+    first = trials[about].to_dict("records")
+    measured = _Measured(trials, numbers)
+    rows = [first[found[0]] | measured.cell(found) for found in places.values()]
+    columns = [*about, *numbers, *_LIMITS, "n_trials", "verdicts", "slo_missed"]
     import pandas as pd
 
     if not rows:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(rows, columns=columns)
-    table = table.astype(dict.fromkeys([*_numbers(frame), *_LIMITS], "float64"))
-    places = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
+    table = table.astype(dict.fromkeys([*numbers, *_LIMITS], "float64"))
+    order = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
     ranks = [
-        tuple(places[key][None if unknown(row[key]) else row[key]] for key in keys) for row in rows
+        tuple(order[key][None if unknown(row[key]) else row[key]] for key in keys) for row in rows
     ]
     return table.iloc[sorted(range(len(rows)), key=ranks.__getitem__)].reset_index(drop=True)
 
@@ -122,38 +125,43 @@ def _numbers(frame: pd.DataFrame) -> list[str]:
     return [str(column) for column in frame.columns[start:] if column != "counts"]
 
 
-def _cell(group: pd.DataFrame) -> dict[str, Any]:
-    counted, names = group[group["counts"]], _numbers(group)
-    numbers = counted[names].to_numpy(float).T
-    return {
-        "cell_id": group["cell_id"].iloc[0],
-        "name": group["name"].iloc[0],
-        "engine": group["engine"].iloc[0],
-        **{name: group[name].iloc[0] for name in factors(group)},
-        **{name: mean(values) for name, values in zip(names, numbers, strict=True)},
-        **_censored(counted, "p50"),
-        **_censored(counted, "p99"),
-        **_limits(counted),
-        "n_trials": len(counted),
-        "verdicts": verdict_words(list(group["verdict"])),
-        "slo_missed": int((counted["slo"] == "missed").sum()),
-    }
+class _Measured:
+    """The trials' numbers as arrays: a frame's rows are slow to pick by cells."""
+
+    def __init__(self, trials: pd.DataFrame, numbers: Sequence[str]) -> None:
+        self._numbers = {name: trials[name].to_numpy(float) for name in numbers}
+        self._counts = trials["counts"].to_numpy(bool)
+        self._verdict, self._slo = trials["verdict"].tolist(), trials["slo"].tolist()
+
+    def cell(self, places: Sequence[int]) -> dict[str, Any]:
+        """The numbers of the cell whose trials are at these places."""
+        counted = [place for place in places if self._counts[place]]
+        numbers = {name: values[counted] for name, values in self._numbers.items()}
+        return {
+            **{name: mean(values) for name, values in numbers.items()},
+            **_censored(numbers, "p50"),
+            **_censored(numbers, "p99"),
+            **_limits(numbers),
+            "n_trials": len(counted),
+            "verdicts": verdict_words([self._verdict[place] for place in places]),
+            "slo_missed": sum(self._slo[place] == "missed" for place in counted),
+        }
 
 
-def _censored(counted: pd.DataFrame, statistic: str) -> dict[str, float]:
+def _censored(counted: Mapping[str, Floats], statistic: str) -> dict[str, float]:
     """A percentile of the image pull, or what it at least is where a trial's is only a bound."""
     value, at_least = f"image_pull_{statistic}_s", f"image_pull_{statistic}_at_least_s"
-    exact, bound = counted[value].to_numpy(float), counted[at_least].to_numpy(float)
+    exact, bound = counted[value], counted[at_least]
     open_end = bool((np.isnan(exact) & ~np.isnan(bound)).any())
     found = mean(np.where(np.isnan(exact), bound, exact))
     return {value: np.nan if open_end else found, at_least: found if open_end else np.nan}
 
 
-def _limits(counted: pd.DataFrame) -> dict[str, float]:
+def _limits(counted: Mapping[str, Floats]) -> dict[str, float]:
     """The interval of the image pull's p50; none where a trial's is only a bound."""
-    if counted["image_pull_p50_at_least_s"].notna().any():
+    if not np.isnan(counted["image_pull_p50_at_least_s"]).all():
         return dict.fromkeys(_LIMITS, np.nan)
-    found = estimate(counted["image_pull_p50_s"].to_list())
+    found = estimate(counted["image_pull_p50_s"].tolist())
     ends = (found.low, found.high)
     return {name: np.nan if end is None else end for name, end in zip(_LIMITS, ends, strict=True)}
 

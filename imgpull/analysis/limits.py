@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from imgpull import units
+from imgpull.analysis.series import Floats
 
 # ASSUMPTION (conf/engine/sim.yaml): one core hashes so many fetched bytes a second.
 HASH_BYTES_S = 1.5e9
@@ -41,11 +43,14 @@ class Limits:
     replicas: int = 1  # pods that each Deployment asks for at once
     qps: float | None = None  # Deployments a second; None: the load is not ours to know
 
-    def disk_at(self, pulled_s: float) -> float | None:
-        """What the disk writes after so many seconds of pulling: its burst credits run out."""
-        if self.disk_burst_bytes_s is not None and pulled_s < self.disk_burst_s:
-            return self.disk_burst_bytes_s
-        return self.disk_bytes_s
+    def disk_at(self, pulled_s: Floats) -> Floats:
+        """What the disk writes after so many seconds of pulling: its burst credits run out.
+
+        NaN where that is not described.
+        """
+        lasting = np.nan if self.disk_bytes_s is None else self.disk_bytes_s
+        burst = lasting if self.disk_burst_bytes_s is None else self.disk_burst_bytes_s
+        return np.where(pulled_s < self.disk_burst_s, burst, lasting)
 
     def alone_s(self, fetched_bytes: float) -> float | None:
         """The least seconds that a node's own connections need for so many bytes of the image."""

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import yaml
 
 from imgpull.analysis.limits import read_limits
+from imgpull.analysis.series import Series, read_series
+from imgpull.errors import ReportError
 from imgpull.units import MIB
 
-Floats = npt.NDArray[np.float64]
 Row = dict[str, str]
-
-RATES = ("receive", "write")  # series.csv: {name}_bytes_per_s
 
 
 @dataclass(frozen=True)
@@ -56,32 +54,13 @@ class TrialFiles:
         """The pulls that moved bytes: one a node and digest. Others waited on them."""
         return [row for row in self.pulls if row.get("leader", "").lower() == "true"]
 
-    def bytes_over_time(self) -> dict[str, dict[str, tuple[Floats, Floats]]]:
-        """Rate -> node -> (moments, bytes moved until then), from series.csv; {} where none is.
-
-        A rate is the mean since the node's row before it, so the first row only begins one.
-        """
-        found: dict[str, dict[str, list[tuple[float, float]]]] = {rate: {} for rate in RATES}
-        columns = {rate: f"{rate}_bytes_per_s" for rate in RATES}
-        for row in _rows(self.place / "series.csv"):
-            at_s, node = number(row.get("at_s")), row.get("node")
-            if at_s is None or not node:
-                continue
-            for rate, nodes in found.items():
-                value = number(row.get(columns[rate]))
-                if value is not None:
-                    nodes.setdefault(node, []).append((at_s, value))
-        return {rate: _curves(nodes) for rate, nodes in found.items()}
-
-
-def _curves(found: dict[str, list[tuple[float, float]]]) -> dict[str, tuple[Floats, Floats]]:
-    curves = {}
-    for node in sorted(found):
-        moments, rates = np.array(sorted(found[node])).T
-        if len(moments) > 1:
-            moved = np.concatenate([[0.0], np.cumsum(rates[1:] * np.diff(moments))])
-            curves[node] = moments, moved
-    return curves
+    @cached_property
+    def series(self) -> dict[str, Series]:
+        """The rates in series.csv by node; {} where there is none, or another file."""
+        try:
+            return read_series(self.place / "series.csv")
+        except (OSError, ReportError):
+            return {}
 
 
 def files_of(sweep_dir: Path, trial: "pd.Series[Any]") -> TrialFiles:

@@ -4,7 +4,7 @@ Hides the down-sampling, whose rule `Budget.rule` says in the report: fewer pods
 rank, and means over equal stretches of time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,8 @@ import numpy as np
 import pandas as pd
 
 from imgpull.analysis.cells import last_attempts
-from imgpull.analysis.trial_files import (
-    RATES,
-    Limits,
-    Row,
-    TrialFiles,
-    number,
-)
+from imgpull.analysis.series import Floats, Series
+from imgpull.analysis.trial_files import Limits, Row, TrialFiles, number
 from imgpull.analysis.wording import plural
 from imgpull.units import MIB
 
@@ -27,6 +22,7 @@ POD_ROWS = 16_000  # of all trials together: about a megabyte
 MAX_PODS = 150  # of one trial: more lines are thinner than a hair
 RATE_NUMBERS = 120_000  # of all trials together: about 0.7 MB
 MOST_BINS, FEWEST_BINS = 120, 20
+_RATES = 2  # of each line: receive and write
 _SEVERAL, _FEW = 12, 4  # nodes with a line of their own
 
 _MARKS = ("created", "scheduled", "pulling", "pulled", "started", "ready")
@@ -67,7 +63,7 @@ def budget(frame: pd.DataFrame, scale: float = 1.0) -> Budget:
     shown = _shown(trials)
     count = max(len(shown), 1)
     nodes = _SEVERAL if count <= MAX_TRIALS // 4 else _FEW
-    numbers = RATE_NUMBERS * scale / count / len(RATES) / (nodes + 1)
+    numbers = RATE_NUMBERS * scale / count / _RATES / (nodes + 1)
     return Budget(
         frozenset(int(job) for job in shown["job"]),
         len(trials),
@@ -152,14 +148,15 @@ def _how(pull: Row) -> int:
 
 def _rates(files: TrialFiles, kept: Budget) -> dict[str, Any] | None:
     """Receive and write rates over the time in which pods started; None without series."""
-    curves = files.bytes_over_time()
-    if not any(curves.values()):
+    curves = {
+        "receive": _moved(files, lambda series: series.receive_bytes_s),
+        "write": _moved(files, lambda series: series.write_bytes_s),
+    }
+    seen = [moments for found in curves.values() for moments, _ in found.values()]
+    if not seen:
         return None
-    begin, end = _window(
-        files, [moments for found in curves.values() for moments, _ in found.values()]
-    )
-    steps = [np.diff(moments) for found in curves.values() for moments, _ in found.values()]
-    finest = max(float(np.median(np.concatenate(steps))), 1e-3)
+    begin, end = _window(files, seen)
+    finest = max(float(np.median(np.concatenate([np.diff(moments) for moments in seen]))), 1e-3)
     edges = np.linspace(begin, end, 1 + max(1, min(kept.bins, round((end - begin) / finest))))
     told: dict[str, Any] = {"begin_s": round(begin, 3), "step_s": float(edges[1] - edges[0])}
     received = curves["receive"] or curves["write"]
@@ -177,6 +174,21 @@ def _rates(files: TrialFiles, kept: Budget) -> dict[str, Any] | None:
     return told
 
 
+def _moved(
+    files: TrialFiles, rate_of: Callable[[Series], Floats]
+) -> dict[str, tuple[Floats, Floats]]:
+    """Node -> (moments, bytes moved until then), where its rate is known."""
+    curves = {}
+    for node, series in files.series.items():
+        rates = rate_of(series)
+        known = ~np.isnan(rates)
+        moments, rates = series.at_s[known], rates[known]
+        if len(moments) > 1:
+            moved = np.concatenate([[0.0], np.cumsum(rates[1:] * np.diff(moments))])
+            curves[node] = moments, moved
+    return curves
+
+
 def _window(files: TrialFiles, moments: Sequence[Any]) -> tuple[float, float]:
     """From the first pod's creation to the last one's start, as far as there are series."""
     first = min(float(found[0]) for found in moments)
@@ -189,13 +201,13 @@ def _window(files: TrialFiles, moments: Sequence[Any]) -> tuple[float, float]:
     return (begin, end) if end > begin else (first, last)
 
 
-def _means(moments: Any, moved: Any, edges: Any) -> Any:
+def _means(moments: Floats, moved: Floats, edges: Floats) -> Floats:
     """Mean rates between the edges, MiB/s; NaN outside of what was seen."""
     inside = (edges[1:] > moments[0]) & (edges[:-1] < moments[-1])
     rates = np.diff(np.interp(edges, moments, moved)) / np.diff(edges) / MIB
     return np.where(inside, rates, np.nan)
 
 
-def _written(values: Any) -> list[float | None]:
+def _written(values: Floats) -> list[float | None]:
     """Three significant figures: a picture shows no more."""
-    return [None if np.isnan(value) else float(f"{value:.3g}") for value in values]
+    return [None if value != value else float(f"{value:.3g}") for value in values.tolist()]  # NaN
