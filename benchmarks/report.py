@@ -1,7 +1,8 @@
 """How long the end of a sweep takes, part by part: 48 cells x 5 trials, and the README's 4 cells.
 
-And `imgpull report` and `imgpull compare` as whole processes, Python's start included. Hides how a
-part is timed alone: the end runs whole, in a process of its own, each step of it under a clock.
+And the plots, `imgpull report` and `imgpull compare` as whole processes, Python's start included.
+Hides how a part is timed alone: the end runs whole, in a process of its own, each step of it under
+a clock; the plots are drawn beside it.
 `python benchmarks/report.py` prints the tables; on a busy machine look at CPU seconds.
 """
 
@@ -30,9 +31,7 @@ SWEEPS = {
     ),
     "4 cells x 1 trial": ("replicas=1,5", "qps=5,10"),
 }  # fmt: skip
-PARTS = (
-    "read_sweep", "notes", "write_summary", "print_table", "draw_plots", "write_report",
-)  # fmt: skip
+PARTS = ("read_sweep", "notes", "write_summary", "print_table", "write_report")
 
 Clocked = tuple[float, float]  # wall and CPU, s
 
@@ -52,6 +51,7 @@ def end(directory: Path) -> dict[str, Any]:
     """Write a sweep's end again, each part under both clocks; sizes in bytes."""
     begun = clocks()
     from imgpull import analysis
+    from imgpull.analysis.drawing import Drawing
     from imgpull.sweep import ending
 
     parts: dict[str, Clocked] = {}
@@ -67,6 +67,7 @@ def end(directory: Path) -> dict[str, Any]:
 
     for name in PARTS:
         setattr(analysis, name, timed(name, getattr(analysis, name)))
+    Drawing.wait = timed("waiting for the plots", Drawing.wait)  # type: ignore[method-assign]
     found = ending.conclude(directory, Console(file=io.StringIO()))
     assert not found.warnings, found.warnings
     sizes = {path.name: path.stat().st_size for path in found.report or ()}
@@ -88,11 +89,21 @@ def apart(directory: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def process(*arguments: str) -> Clocked:
-    """`imgpull ARGUMENTS` from its start to its end."""
-    command = [sys.executable, "-m", "imgpull.cli", *arguments]
+def process(module: str, *arguments: str) -> Clocked:
+    """`python -m MODULE ARGUMENTS` from its start to its end, with what it started."""
+    command = [sys.executable, "-m", module, *arguments]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    # An open standard input: the plots' process ends with the one that started it.
+    with subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as running:
+        assert running.stdout is not None
+        said = running.stdout.read()
+    assert running.returncode == 0, said
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
     return wall, spent
@@ -105,11 +116,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             sweep = made(arguments, Path(directory))
             runs = [apart(sweep) for _ in range(RUNS)]
+            cli, place = "imgpull.cli", str(sweep)
             whole = {
-                f"imgpull {name}": [process(name, *sides) for _ in range(RUNS)]
-                for name, sides in (
-                    ("report", [str(sweep)]),
-                    ("compare", [str(sweep), str(sweep)]),
+                name: [process(*command) for _ in range(RUNS)]
+                for name, command in (
+                    ("the plots alone", ["imgpull.analysis.drawing", place]),
+                    ("imgpull report", [cli, "report", place]),
+                    ("imgpull compare", [cli, "compare", place, place]),
                 )
             }
         table = Table(title=f"The end of {title}, medians of {RUNS}")

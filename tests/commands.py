@@ -74,12 +74,28 @@ def python(project: Path, *arguments: str, timeout_s: float = 120) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+class Undrawn:
+    """Instead of the plots, which take longer than all else."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        pass
+
+    def __enter__(self) -> "Undrawn":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self) -> list[Path]:
+        return []
+
+
 def run_py(root: Path, *arguments: str, plots: bool = False) -> Ended:
     """`python run.py ARGUMENTS` in this process, with `root` as working directory and store."""
     with _in(root), pytest.MonkeyPatch.context() as patch, _captured() as (out, err):
         patch.setattr(sys, "argv", ["run.py", *arguments])
-        if not plots:  # they take longer than all else
-            patch.setattr(analysis, "draw_plots", lambda sweep_dir, frame: [])
+        if not plots:
+            patch.setattr(analysis, "start_drawing", Undrawn)
         try:
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
             status = 0
@@ -94,7 +110,7 @@ def imgpull(root: Path, *arguments: str) -> Ended:
 
     with _in(root), pytest.MonkeyPatch.context() as patch, _captured() as (out, err):
         patch.setattr(sys, "argv", ["imgpull", *arguments])
-        patch.setattr(analysis, "draw_plots", lambda sweep_dir, frame: [])
+        patch.setattr(analysis, "start_drawing", Undrawn)
         try:
             cli.main()
             status = 0

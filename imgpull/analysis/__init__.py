@@ -1,6 +1,6 @@
 """What a sweep says: its summary, table, notes and plots, read from directories alone.
 
-Hands on six functions and loads nothing before one is called, because pandas and seaborn take
+Hands on seven functions and loads nothing before one is called, because pandas and seaborn take
 longer to import than a sweep takes to plan.
 """
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-__all__ = ["draw_plots", "notes", "print_table", "read_sweep", "write_report", "write_summary"]
+    from imgpull.analysis.drawing import Drawing
+
+__all__ = [
+    "draw_plots", "notes", "print_table", "read_sweep", "start_drawing", "write_report",
+    "write_summary",
+]  # fmt: skip
 
 
 def read_sweep(sweep_dir: Path) -> pd.DataFrame:
@@ -52,6 +57,13 @@ def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
     from imgpull.analysis.plots import draw_plots as draw
 
     return draw(sweep_dir, frame)
+
+
+def start_drawing(sweep_dir: Path) -> Drawing:
+    """`draw_plots` begun in another process: a context, whose `wait()` names the plots."""
+    from imgpull.analysis.drawing import Drawing
+
+    return Drawing(sweep_dir)
 
 
 def write_report(sweep_dir: Path, frame: pd.DataFrame, notes: Sequence[str] = ()) -> list[Path]:

@@ -87,7 +87,7 @@ def _busy(
     overlap_s = np.zeros_like(begin_s)
     for from_s, to_s in windows:
         shared = np.minimum(end_s, to_s) - np.maximum(begin_s, from_s)
-        overlap_s = np.maximum(overlap_s, np.clip(shared, 0.0, None))
+        overlap_s = np.maximum(overlap_s, np.maximum(shared, 0.0))
     inside = overlap_s > 0.0
     begin_s, end_s, part_s = begin_s[inside], end_s[inside], overlap_s[inside]
     # Nothing but pulls moves bytes: what an interval holds was moved in its part of the pull.
@@ -95,22 +95,22 @@ def _busy(
     seconds = float(part_s.sum())
     rates = (series.receive_bytes_s, series.write_bytes_s, series.cpu_cores)
     receive, write, cpu = (rate[1:][inside] * squeeze for rate in rates)
-    receive = np.nan_to_num(receive)
+    receive = _known_or_0(receive)
     everyone = total.rates(begin_s, end_s)
     received = float((receive * part_s).sum())
 
     cores = min(limits.vcpus, limits.unpacks * images)
-    unpacking = np.clip(cpu - receive / HASH_BYTES_S, 0.0, None)
-    one_core = np.clip(unpacking, 0.0, 1.0)
+    unpacking = np.maximum(cpu - receive / HASH_BYTES_S, 0.0)
+    one_core = _share(unpacking)
     nic, egress = receive / _or_nan(limits.nic_bytes_s), everyone / _or_nan(limits.egress_bytes_s)
-    wire = np.clip(np.nan_to_num(np.fmax(nic, egress)), 0.0, 1.0)
+    wire = _share(_known_or_0(np.fmax(nic, egress)))
     disk = limits.disk_at(begin_s - min(from_s for from_s, _ in windows))
     filled = write / disk
     alone_s = limits.alone_s(received / images)
-    others = np.maximum(np.nan_to_num(one_core), wire)
-    holding = np.where(filled >= _FULL * PLATEAU, np.clip(filled, 0, 1) * (others < _FULL), 0.0)
+    others = np.maximum(_known_or_0(one_core), wire)
+    holding = np.where(filled >= _FULL * PLATEAU, _share(filled) * (others < _FULL), 0.0)
     top = float(np.nanmax(receive)) if len(receive) else 0.0
-    flowing = (receive > 0.3 * top) & (np.nan_to_num(one_core) < 0.5)
+    flowing = (receive > 0.3 * top) & (_known_or_0(one_core) < 0.5)
     shares = {
         "nic": nic,
         "egress": egress,
@@ -145,9 +145,17 @@ def _means(shares: Floats, part_s: Floats) -> list[float | None]:
     seconds = float(part_s.sum())
     if not seconds:
         return [None] * len(shares)
-    return [
-        None if np.isnan(row).all() else float(np.nansum(row * part_s)) / seconds for row in shares
-    ]
+    means = _known_or_0(shares * part_s).sum(axis=1) / seconds
+    unknown = np.all(np.isnan(shares), axis=1)
+    return [None if no else float(mean) for mean, no in zip(means, unknown, strict=True)]
+
+
+def _known_or_0(values: Floats) -> Floats:
+    return np.where(np.isnan(values), 0.0, values)  # nan_to_num takes five times as long
+
+
+def _share(values: Floats) -> Floats:
+    return np.minimum(np.maximum(values, 0.0), 1.0)  # clip takes three times as long
 
 
 def _or_nan(limit: float | None) -> float:

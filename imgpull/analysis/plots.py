@@ -71,7 +71,9 @@ def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
     for name, figure in figures(sweep_dir, frame).items():
         path = sweep_dir / "plots" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, dpi=_DPI)
+        temporary = path.with_name(f"{path.name}.tmp")
+        figure.savefig(temporary, dpi=_DPI, format="png")
+        temporary.replace(path)
         paths.append(path)
     return paths
 
@@ -209,7 +211,8 @@ def _draw(plot: _Plot, data: pd.DataFrame, layout: Layout, frame: pd.DataFrame) 
         fontsize=9.5, color="0.3",
     )  # fmt: skip
     title = plot.title + simulated
-    axes.set_title(title, loc="left", pad=8 + 14 * len(lines), fontsize=14, weight="bold")
+    # Without its own y matplotlib measures every label to see whether the title is in its way.
+    axes.set_title(title, loc="left", y=1, pad=8 + 14 * len(lines), fontsize=14, weight="bold")
     caption = textwrap.fill(_caption(plot, data, layout, frame), width)
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color="0.3")
     return figure
@@ -256,6 +259,8 @@ def _draw_map(found: HeatMap, frame: pd.DataFrame) -> Any:
     figure = Figure(figsize=(max(size[0], 6.5), size[1]), layout="constrained")
     axes = figure.subplots()
     shades = LinearSegmentedColormap.from_list("shades", [_LIGHT, _DARK])
+    # A text within its square needs no room, and there are many to measure.
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
     for down, (_, squares) in enumerate(found.rows):
         for across, square in enumerate(squares):
             if square is None:
@@ -264,9 +269,9 @@ def _draw_map(found: HeatMap, frame: pd.DataFrame) -> Any:
                 color = shades(square.shade / 100)
                 axes.fill_between([across, across + 1], down, down + 1, color=color, linewidth=0)
             text = ("★ " if square.best else "") + square.text
-            axes.text(across + 0.5, down + 0.4, text, ha="center", va="center", fontsize=11)
+            axes.text(across + 0.5, down + 0.4, text, **middle, fontsize=11)
             below = " ".join(filter(None, [square.interval, square.mark]))
-            axes.text(across + 0.5, down + 0.75, below, ha="center", va="center", fontsize=7.5)
+            axes.text(across + 0.5, down + 0.75, below, **middle, fontsize=7.5)
     axes.set_xticks([place + 0.5 for place in range(len(found.columns))], found.columns)
     axes.set_yticks([place + 0.5 for place in range(len(found.rows))], [r for r, _ in found.rows])
     axes.set(xlim=(0, len(found.columns)), ylim=(len(found.rows), 0))
@@ -276,7 +281,7 @@ def _draw_map(found: HeatMap, frame: pd.DataFrame) -> Any:
     axes.vlines(range(1, len(found.columns)), 0, len(found.rows), color="white", linewidth=2)
     simulated = ", simulated" if set(frame["engine"]) == {"sim"} else ""
     title = f"{found.title[0].upper()}{found.title[1:]}, {found.measure.unit}{simulated}"
-    axes.set_title(title, loc="left", fontsize=14, weight="bold", pad=12)
+    axes.set_title(title, loc="left", y=1, fontsize=14, weight="bold", pad=12)
     best = "lowest" if found.measure.lower_is_better else "highest"
     caption = (
         f"Geometric means over trials, 95 % intervals in brackets. Darker: larger; no shade: not "

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -173,18 +174,27 @@ def write_measurements(directory: Path, rows: Iterable[Measurement]) -> None:
 
 
 def read_measurements(directory: Path) -> list[Measurement]:
-    """The rows of `measurements.csv`; none when the trial failed before it had any."""
+    """The rows of `measurements.csv`; none when the trial failed before it had any.
+
+    ReportError for another file.
+    """
     path = directory / "measurements.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Measurement(
-                row["measurement"], row["statistic"], row["subject"],
-                float(row["value"]), row["unit"], row["source"],
-            )
-            for row in csv.DictReader(file)
-        ]  # fmt: skip
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.reader(file)
+            head = next(table, [])
+            cells = itemgetter(*(head.index(name) for name in MEASUREMENT_COLUMNS))
+            return [
+                Measurement(measurement, statistic, subject, float(value), unit, source)
+                for measurement, statistic, subject, value, unit, source in map(cells, table)
+            ]
+    except (IndexError, ValueError) as error:
+        raise ReportError(
+            f"{path} is not what this version writes: {error}",
+            hint="run the trial again, or restore the file",
+        ) from error
 
 
 def job_directories(sweep_dir: Path) -> list[Path]:

@@ -59,18 +59,18 @@ class Conclusion:
 
 def conclude(sweep_dir: Path, console: "Console") -> Conclusion:
     """Write summary.csv, plots/ and the report, print the table and the notes."""
-    end, frame = _review(sweep_dir)
-    end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir, frame))
-    shown = frame if end.records else None
-    if shown is not None:
-        left = end.attempt(lambda: undone(Ledger(sweep_dir).read(), end.records)) or []
-        end.attempt(lambda: analysis.print_table(shown, console, left))
-    for note in end.notes:
-        console.print(f"- {note}", soft_wrap=True, markup=False)
-    if shown is not None:
-        end.plots = end.attempt(lambda: analysis.draw_plots(sweep_dir, shown))
-    if frame is not None and end.records:
-        end.report = end.attempt(lambda: analysis.write_report(sweep_dir, frame, end.notes))
+    with analysis.start_drawing(sweep_dir) as drawing:
+        end, frame = _review(sweep_dir)
+        end.summary = end.attempt(lambda: analysis.write_summary(sweep_dir, frame))
+        shown = frame if end.records else None
+        if shown is not None:
+            left = end.attempt(lambda: undone(Ledger(sweep_dir).read(), end.records)) or []
+            end.attempt(lambda: analysis.print_table(shown, console, left))
+        for note in end.notes:
+            console.print(f"- {note}", soft_wrap=True, markup=False)
+        if shown is not None:
+            end.report = end.attempt(lambda: analysis.write_report(sweep_dir, shown, end.notes))
+            end.plots = end.attempt(drawing.wait)
     return end
 
 
