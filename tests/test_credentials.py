@@ -1,6 +1,7 @@
 """Credentials for ClusterLoader2, and text without them: credentials.py and redaction.py."""
 
 import base64
+import itertools
 import json
 import os
 import subprocess
@@ -262,10 +263,14 @@ def test_a_known_secret_never_comes_through(secret: str, before: str, after: str
             assert spelt.strip() not in redacted.replace(REDACTED, "")
 
 
-def test_a_hundred_thousand_lines_take_little_time(tmp_path: Path) -> None:
+def test_a_line_without_secrets_costs_a_handful_of_calls() -> None:
     redact = redactor([PAIR.key, b64(PAIR.key), TOKEN, "another-secret-word"])
     line = 'I1124 10:00:00.1 wait_for_pods.go:64] Pods: 900 out of 1000 running "ip0123-1/small"'
-    begun_s = time.perf_counter()
-    for _ in range(100_000):
+    redact(line)
+    count, before = itertools.count(), sys.getprofile()
+    sys.setprofile(lambda *_: next(count))
+    try:
         redact(line)
-    assert time.perf_counter() - begun_s < 3
+    finally:
+        sys.setprofile(before)
+    assert next(count) <= 20
