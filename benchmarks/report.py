@@ -65,9 +65,11 @@ def end(directory: Path) -> dict[str, Any]:
 
         return clocked
 
-    for name in PARTS:
-        setattr(analysis, name, timed(name, getattr(analysis, name)))
-    Drawing.wait = timed("waiting for the plots", Drawing.wait)  # type: ignore[method-assign]
+    for owner, name, part in (
+        *((analysis, name, name) for name in PARTS),
+        (Drawing, "wait", "waiting for the plots"),
+    ):
+        setattr(owner, name, timed(part, getattr(owner, name)))
     found = ending.conclude(directory, Console(file=io.StringIO()))
     assert not found.warnings, found.warnings
     sizes = {path.name: path.stat().st_size for path in found.report or ()}

@@ -5,6 +5,7 @@ the file; a pod's containers share its row, divided by semicolons, which no name
 """
 
 import csv
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -102,6 +103,17 @@ def pod_row(cells: Mapping[str, str]) -> PodRow:
         cells["namespace"], cells["pod"], cells["node"] or None, **times,
         uid=cells.get("uid") or None, containers=tuple(containers),
     )  # fmt: skip
+
+
+def number(text: str | None) -> float | None:
+    """A cell as a number; None where it is empty, broken or infinite."""
+    if not text:  # an exception a cell would take longer than all else
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _written(value: float | None, digits: int) -> str:

@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,20 +76,9 @@ def python(project: Path, *arguments: str, timeout_s: float = 120) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-class Undrawn:
+def undrawn(sweep_dir: Path) -> AbstractContextManager[Any]:
     """Instead of the plots, which take longer than all else."""
-
-    def __init__(self, sweep_dir: Path) -> None:
-        pass
-
-    def __enter__(self) -> "Undrawn":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def wait(self) -> list[Path]:
-        return []
+    return nullcontext(SimpleNamespace(wait=list))
 
 
 def run_py(root: Path, *arguments: str, plots: bool = False) -> Ended:
@@ -95,7 +86,7 @@ def run_py(root: Path, *arguments: str, plots: bool = False) -> Ended:
     with _in(root), pytest.MonkeyPatch.context() as patch, _captured() as (out, err):
         patch.setattr(sys, "argv", ["run.py", *arguments])
         if not plots:
-            patch.setattr(analysis, "start_drawing", Undrawn)
+            patch.setattr(analysis, "start_drawing", undrawn)
         try:
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
             status = 0
@@ -110,7 +101,7 @@ def imgpull(root: Path, *arguments: str) -> Ended:
 
     with _in(root), pytest.MonkeyPatch.context() as patch, _captured() as (out, err):
         patch.setattr(sys, "argv", ["imgpull", *arguments])
-        patch.setattr(analysis, "start_drawing", Undrawn)
+        patch.setattr(analysis, "start_drawing", undrawn)
         try:
             cli.main()
             status = 0

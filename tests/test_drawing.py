@@ -1,34 +1,20 @@
 """Plots in a process of their own: the same files, the same errors, and no process left behind."""
 
-import contextlib
 import io
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from standins import eventually, is_running
 from test_analysis import add_trial
 
 from imgpull.analysis import draw_plots, read_sweep, start_drawing
 from imgpull.analysis.drawing import Drawing
 from imgpull.errors import ReportError
 from imgpull.sweep.ending import conclude
-
-
-def gone(pid: int, within_s: float = 20) -> bool:
-    """Whether this process ends in time; one that nobody waits for is a zombie, and has ended."""
-    ends = time.monotonic() + within_s
-    while time.monotonic() < ends:
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-            if state != "Z":
-                time.sleep(0.05)
-                continue
-        return True
-    return False
 
 
 def pid_of(drawing: Drawing) -> int:
@@ -89,7 +75,7 @@ def test_leaving_without_the_plots_stops_their_process(tmp_path: Path) -> None:
     add_trial(tmp_path, 0)
     with pytest.raises(KeyboardInterrupt), start_drawing(tmp_path) as drawing:
         raise KeyboardInterrupt
-    assert gone(pid_of(drawing), within_s=0.1)
+    assert not is_running(pid_of(drawing))
     assert not (tmp_path / "plots").exists()
 
 
@@ -106,4 +92,4 @@ def test_a_killed_sweep_leaves_no_process_that_draws(tmp_path: Path) -> None:
         assert sweep.stdout is not None
         pid = int(sweep.stdout.readline())
         sweep.kill()
-    assert gone(pid)
+    assert eventually(lambda: not is_running(pid), within_s=20)

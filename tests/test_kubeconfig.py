@@ -17,6 +17,7 @@ import pytest
 import tls
 from apiserver import ApiServer
 from kubeconfigs import V1, answer, b64, jwt, plugin, program, write
+from standins import eventually, is_running
 
 from imgpull.cluster import kubeconfig
 from imgpull.cluster.kube import ApiError, Kube
@@ -281,19 +282,7 @@ def test_a_plugin_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> No
     assert "did not end within" in refused.value.message
     assert time.monotonic() - begun_s < 5
     pid = int((tmp_path / "pid").read_text())
-    assert _is_dead(pid), "what it started runs on"
-
-
-def _is_dead(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+    assert eventually(lambda: not is_running(pid), within_s=2), "what it started runs on"
 
 
 def counted(tmp_path: Path, ends: str) -> Path:

@@ -1,13 +1,12 @@
 """Verdicts roll up from pulls to trials, cells and the sweep, and nothing is counted twice."""
 
-import itertools
-import sys
 from pathlib import Path
 
 import pytest
 from benchmarked import benchmark
 from builders import write_trial
 from commands import imgpull
+from counted import calls
 from rows import pod, pull
 from test_verdict import ABSENT, PODS, PULLS, STARTUP, SUBJECT, verdict_on
 
@@ -135,18 +134,10 @@ def test_an_absent_sample_names_the_metrics_that_were_asked_for() -> None:
 
 
 def calls_for(pods: int, directory: Path) -> int:
-    """Calls of functions that reading, judging and summarising a valid trial takes."""
+    """What reading, judging and summarising a valid trial takes."""
     results = benchmark("results")
-    count = itertools.count()
     steps = results.steps(directory, results.write_trial(directory, pods))
-    before = sys.getprofile()
-    sys.setprofile(lambda *_: next(count))
-    try:
-        for _, step in steps:
-            step()
-    finally:
-        sys.setprofile(before)
-    return next(count)
+    return calls(lambda: [step() for _, step in steps])
 
 
 def test_twice_the_pulls_are_read_judged_and_summarised_with_twice_the_work(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgpull.analysis.limits import HASH_BYTES_S, Limits
-from imgpull.analysis.series import Floats, Series
+from imgpull.analysis.series import Series
 from imgpull.analysis.stages import Window
+from imgpull.analysis.statistics import Floats
 
 # A disk that writes this share of what it can is full: it may hold others up.
 _FULL = 0.9
@@ -43,8 +44,9 @@ def busy(
     images: int,
 ) -> dict[str, Busy]:  # fmt: skip
     """How busy each limit was on each node that pulled and has a series."""
-    known = {node: not np.isnan(each.receive_bytes_s[1:]).all() for node, each in series.items()}
-    seen = {node: each for node, each in series.items() if known[node]}
+    seen = {
+        node: each for node, each in series.items() if not np.isnan(each.receive_bytes_s[1:]).all()
+    }
     total = _Total(seen, [window for windows in pulling.values() for window in windows])
     return {
         node: _busy(seen[node], windows, limits, total, images)

@@ -53,6 +53,11 @@ def unknown(value: Any) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
 
 
+def level_of(value: Any) -> Any:
+    """A level by which cells can be told apart: unknown ones are one."""
+    return None if unknown(value) else value
+
+
 def with_undone(frame: pd.DataFrame, undone: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The trials with those that were not done, of which `factors`, `cell_id`, `name`, `dir` are
     known.
@@ -99,24 +104,23 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
     # The id leaves out what is not physical: a sweep over such a key has cells all the same.
     told = [trials[key].tolist() for key in ("cell_id", *keys)]
     places: dict[tuple[Any, ...], list[int]] = {}
-    for place, levels_of_it in enumerate(zip(*told, strict=True)):
-        key = tuple(None if unknown(level) else level for level in levels_of_it)
-        places.setdefault(key, []).append(place)
+    for place, found in enumerate(zip(*told, strict=True)):
+        places.setdefault(tuple(map(level_of, found)), []).append(place)
+    order = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
+
+    def rank(cell: tuple[Any, ...]) -> list[int]:
+        return [order[key][level] for key, level in zip(keys, cell[1:], strict=True)]
+
     first = trials[about].to_dict("records")
     measured = _Measured(trials, numbers)
-    rows = [first[found[0]] | measured.cell(found) for found in places.values()]
+    rows = [
+        first[places[cell][0]] | measured.cell(places[cell]) for cell in sorted(places, key=rank)
+    ]
     columns = [*about, *numbers, *_LIMITS, "n_trials", "verdicts", "slo_missed"]
     import pandas as pd
 
-    if not rows:
-        return pd.DataFrame(columns=columns)
     table = pd.DataFrame(rows, columns=columns)
-    table = table.astype(dict.fromkeys([*numbers, *_LIMITS], "float64"))
-    order = {key: {level: place for place, level in enumerate(levels(frame[key]))} for key in keys}
-    ranks = [
-        tuple(order[key][None if unknown(row[key]) else row[key]] for key in keys) for row in rows
-    ]
-    return table.iloc[sorted(range(len(rows)), key=ranks.__getitem__)].reset_index(drop=True)
+    return table.astype(dict.fromkeys([*numbers, *_LIMITS], "float64")) if rows else table
 
 
 def _numbers(frame: pd.DataFrame) -> list[str]:

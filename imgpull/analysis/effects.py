@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from imgpull.analysis.cells import factors, levels, varied
+from imgpull.analysis.cells import factors, level_of, levels, varied
 from imgpull.analysis.interactions import interactions
 from imgpull.analysis.least_squares import (
     HEADLINE,
@@ -23,7 +23,7 @@ from imgpull.analysis.least_squares import (
     told_factors,
 )
 from imgpull.analysis.pairing import pair_column
-from imgpull.analysis.readings import by_cell, compare_groups, level_of, readings_of
+from imgpull.analysis.readings import by_cell, compare_groups, readings_of
 from imgpull.analysis.statistics import (
     TOO_FEW,
     Ratio,

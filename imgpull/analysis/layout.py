@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from imgpull.analysis.cells import levels, unknown, varied
+from imgpull.analysis.cells import level_of, levels, varied
 from imgpull.analysis.wording import cell_text, level_text, short
 
 MAX_SLOTS = 60  # positions x colours that a page still shows legibly
@@ -62,7 +62,7 @@ def layout_of(frame: pd.DataFrame) -> Layout:
         return ", ".join(text) or cell_text(row, [])
 
     def rank(row: "pd.Series[Any]") -> list[int]:
-        return [ranks[key][None if unknown(row[key]) else row[key]] for key in keys]
+        return [ranks[key][level_of(row[key])] for key in keys]
 
     rows = dict(frame.iterrows())
     place_of = {row: place(trial) for row, trial in rows.items()}

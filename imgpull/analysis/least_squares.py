@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgpull.analysis.cells import levels, varied
+from imgpull.analysis.cells import level_of, levels, varied
 from imgpull.analysis.pairing import pair_column
-from imgpull.analysis.readings import by_cell, level_of, readings_of, with_number
+from imgpull.analysis.readings import by_cell, readings_of, with_number
 from imgpull.analysis.statistics import ALPHA, Floats, Reading, estimate, t_interval
 
 if TYPE_CHECKING:

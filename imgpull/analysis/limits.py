@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from imgpull import units
-from imgpull.analysis.series import Floats
+from imgpull.analysis.statistics import Floats
 
 # ASSUMPTION (conf/engine/sim.yaml): one core hashes so many fetched bytes a second.
 HASH_BYTES_S = 1.5e9

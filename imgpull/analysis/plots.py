@@ -17,9 +17,11 @@ from imgpull.analysis.cells import last_attempts, varied
 from imgpull.analysis.layout import Layout, layout_of
 from imgpull.analysis.report.matrix import HeatMap, heat_maps
 from imgpull.analysis.report.story import DECIDES, MEASURES, views_of
-from imgpull.analysis.trial_files import files_of, number
+from imgpull.analysis.trial_files import files_of
+from imgpull.analysis.whole import whole
 from imgpull.analysis.wording import cell_text, constants, plural
 from imgpull.errors import ReportError
+from imgpull.tables import number
 from imgpull.units import MIB
 
 MAX_DOTS = 200  # of one trial: more are a blot, and cost time
@@ -71,9 +73,8 @@ def draw_plots(sweep_dir: Path, frame: pd.DataFrame) -> list[Path]:
     for name, figure in figures(sweep_dir, frame).items():
         path = sweep_dir / "plots" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        figure.savefig(temporary, dpi=_DPI, format="png")
-        temporary.replace(path)
+        with whole(path) as temporary:
+            figure.savefig(temporary, dpi=_DPI, format="png")
         paths.append(path)
     return paths
 

@@ -22,10 +22,6 @@ def by_cell(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
     return iter(last_attempts(frame).groupby(keys, sort=False, dropna=False))
 
 
-def level_of(value: Any) -> Any:
-    return None if unknown(value) else value
-
-
 def compare_groups(
     before: pd.DataFrame,
     after: pd.DataFrame,

@@ -10,11 +10,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from imgpull.analysis.statistics import Floats
 from imgpull.errors import ReportError
-
-Floats = NDArray[np.float64]
+from imgpull.tables import number
 
 _NUMBERS = ("at_s", "receive_bytes_per_s", "write_bytes_per_s", "containerd_cpu_cores")
 
@@ -63,16 +62,9 @@ def _numbers(cells: Sequence[str]) -> Floats:
     try:
         found = np.array(cells, dtype=np.float64)
     except ValueError:
-        found = np.array([_number(cell) for cell in cells])
+        found = np.array([number(cell) for cell in cells], dtype=np.float64)  # None becomes NaN
     found[~np.isfinite(found)] = np.nan
     return found
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell or "nan")  # an exception a cell would take longer than all else
-    except ValueError:
-        return np.nan
 
 
 def _no_series(path: Path, why: str) -> ReportError:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from imgpull.analysis.cells import ABOUT, FACTOR_ORDER, cells, factors
+from imgpull.analysis.whole import whole
 from imgpull.analysis.wording import level_text
 from imgpull.results.record import JobRecord, job_directories, read_measurements, read_record
 from imgpull.units import GIB, MIB
@@ -92,9 +93,8 @@ def _write(frame: pd.DataFrame, names: Iterable[str], path: Path) -> Path:
     said = frame.copy()
     for name in names:
         said[name] = [None if level is None else level_text(level) for level in frame[name]]
-    temporary = path.with_name(f"{path.name}.tmp")
-    said.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        said.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return path
 
 

@@ -5,7 +5,6 @@ is there is worth more than none, and it says what is not.
 """
 
 import csv
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,17 +82,6 @@ def limits_of(place: Path) -> Limits:
 
 def _mib(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else value / MIB
-
-
-def number(text: str | None) -> float | None:
-    """A cell as a number; None where it is empty, broken or infinite."""
-    if not text:  # an exception a cell would take longer than all else
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from imgpull import pulls
-from imgpull.errors import ReportError
 from imgpull.pulls import Pull
+from imgpull.results.own_tables import read_rows
 
 _NUMBERS = ("requested_at", "pull_s", "wait_s")
 _COUNTS = ("size_bytes", "fetched_bytes", "attempts")
@@ -37,23 +37,12 @@ def write_pulls(path: Path, rows: Iterable[Pull]) -> None:
 
 def read_pulls(path: Path) -> list[Pull]:
     """The rows of pulls.csv; none when the trial left no such file. ReportError for another one."""
-    if not path.exists():
-        return []
     readers = [_READERS.get(name, _word) for name in pulls.COLUMNS]
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.reader(file)
-            head = next(table, [])
-            places = [head.index(name) for name in pulls.COLUMNS]
-            return [
-                Pull(*(read(row[at]) for read, at in zip(readers, places, strict=True)))
-                for row in table
-            ]
-    except (IndexError, ValueError) as error:
-        raise ReportError(
-            f"{path} is not what this version writes: {error}",
-            hint="run the trial again, or restore the file",
-        ) from error
+    return read_rows(
+        path,
+        pulls.COLUMNS,
+        lambda cells: Pull(*(read(cell) for read, cell in zip(readers, cells, strict=True))),
+    )
 
 
 def _word(text: str) -> str | None:

@@ -12,11 +12,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from imgpull.errors import ReportError
+from imgpull.results.own_tables import read_rows
 
 SCHEMA = 1
 VERDICTS = ("valid", "degraded", "invalid", "failed")
@@ -178,23 +178,12 @@ def read_measurements(directory: Path) -> list[Measurement]:
 
     ReportError for another file.
     """
-    path = directory / "measurements.csv"
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.reader(file)
-            head = next(table, [])
-            cells = itemgetter(*(head.index(name) for name in MEASUREMENT_COLUMNS))
-            return [
-                Measurement(measurement, statistic, subject, float(value), unit, source)
-                for measurement, statistic, subject, value, unit, source in map(cells, table)
-            ]
-    except (IndexError, ValueError) as error:
-        raise ReportError(
-            f"{path} is not what this version writes: {error}",
-            hint="run the trial again, or restore the file",
-        ) from error
+    return read_rows(directory / "measurements.csv", MEASUREMENT_COLUMNS, _measurement)
+
+
+def _measurement(cells: tuple[str, ...]) -> Measurement:
+    measurement, statistic, subject, value, unit, source = cells
+    return Measurement(measurement, statistic, subject, float(value), unit, source)
 
 
 def job_directories(sweep_dir: Path) -> list[Path]:

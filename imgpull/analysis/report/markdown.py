@@ -10,6 +10,7 @@ from pathlib import Path
 from imgpull.analysis.report.gathered import Gathered
 from imgpull.analysis.report.page import jobs_text
 from imgpull.analysis.report.story import MEASURES, Answer, effect_text, titled
+from imgpull.analysis.whole import whole
 from imgpull.analysis.wording import level_text
 
 MAX_CHARACTERS = 65_000  # GitHub refuses a comment of more than 65,536
@@ -25,9 +26,8 @@ _SIGNS = {"good": "✅", "warning": "⚠️", "bad": "❌"}
 def write_markdown(sweep_dir: Path, found: Gathered) -> Path:
     """Write report.md, whole or not at all."""
     path = sweep_dir / "report.md"
-    temporary = sweep_dir / "report.md.tmp"
-    temporary.write_text(markdown(found), "utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(markdown(found), "utf-8")
     return path
 
 

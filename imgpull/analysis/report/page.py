@@ -21,6 +21,7 @@ from imgpull.analysis.report.charts import bars, spread
 from imgpull.analysis.report.gathered import Gathered, gather
 from imgpull.analysis.report.matrix import heat_maps
 from imgpull.analysis.report.story import MEASURES, effect_text, titled
+from imgpull.analysis.whole import whole
 from imgpull.analysis.wording import engine_text, level_text
 
 MAX_BYTES = 3_000_000
@@ -35,9 +36,8 @@ def write_page(sweep_dir: Path, frame: pd.DataFrame, found: Gathered) -> Path:
         found = gather(sweep_dir, frame, found.notes, scale)
         text = page(found)
     path = sweep_dir / "report.html"
-    temporary = sweep_dir / "report.html.tmp"
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(text, "utf-8")
     return path
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imgpull.analysis.report.traces import evenly
-from imgpull.analysis.trial_files import Row, TrialFiles, number
+from imgpull.analysis.trial_files import Row, TrialFiles
+from imgpull.tables import number
 
 MAX_STEPS = 120  # of one curve: more than a screen has pixels between them
 _NEVER_READY = "pod never became ready"

@@ -14,8 +14,8 @@ import pandas as pd
 from imgpull.analysis.cells import (
     VERDICT_ORDER,
     last_attempts,
+    level_of,
     levels,
-    unknown,
     varied,
     verdict_words,
 )
@@ -170,7 +170,7 @@ def views_of(frame: pd.DataFrame, measures: Sequence[Measure] = MEASURES) -> lis
             {one.column: _number(estimate_of(counted, one.column), one) for one in measures},
             group,
         )
-        rank = [places[key].index(None if unknown(first[key]) else first[key]) for key in keys]
+        rank = [places[key].index(level_of(first[key])) for key in keys]
         found.append((rank, place, view))
     return [view for _, _, view in sorted(found, key=lambda one: one[:2])]
 

@@ -4,6 +4,7 @@ Hides the down-sampling, whose rule `Budget.rule` says in the report: fewer pods
 rank, and means over equal stretches of time.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from imgpull.analysis.cells import last_attempts
-from imgpull.analysis.series import Floats, Series
-from imgpull.analysis.trial_files import Limits, Row, TrialFiles, number
+from imgpull.analysis.series import Series
+from imgpull.analysis.statistics import Floats
+from imgpull.analysis.trial_files import Limits, Row, TrialFiles
 from imgpull.analysis.wording import plural
+from imgpull.tables import number
 from imgpull.units import MIB
 
 MAX_TRIALS = 240  # with a timeline of their own
@@ -210,4 +213,4 @@ def _means(moments: Floats, moved: Floats, edges: Floats) -> Floats:
 
 def _written(values: Floats) -> list[float | None]:
     """Three significant figures: a picture shows no more."""
-    return [None if value != value else float(f"{value:.3g}") for value in values.tolist()]  # NaN
+    return [None if math.isnan(value) else float(f"{value:.3g}") for value in values.tolist()]
