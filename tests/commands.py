@@ -7,6 +7,7 @@ working directory and the store are another, so that tests can break a part and 
 import contextlib
 import functools
 import io
+import re
 import runpy
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from imgpull import analysis, pipeline, tracking
 from imgpull.config import schema
-from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.results.record import VERDICTS, JobRecord, job_directories, read_record
 from imgpull.sweep import replaying, tracked
 from imgpull.sweep.ledger import Ledger
 
@@ -48,6 +49,11 @@ class Ended:
         return Path(self.out.splitlines()[-1].removeprefix("summary:").strip()).parent
 
     @property
+    def told(self) -> list[str]:
+        """The line of each trial that ended; a slow machine has lines of steps between them."""
+        return [line for line in self.err.splitlines() if is_told(line)]
+
+    @property
     def records(self) -> list[JobRecord]:
         return [read_record(path) for path in job_directories(self.sweep)]
 
@@ -55,6 +61,11 @@ class Ended:
     def events(self) -> list[dict[str, Any]]:
         """The sweep's ledger."""
         return Ledger(self.sweep).read()
+
+
+def is_told(line: str) -> bool:
+    """Whether this line of standard error is that of a trial that ended: "1/4  r1 q5  valid …"."""
+    return re.search(rf"\d+/\d+  .*  ({'|'.join(VERDICTS)})\b", line) is not None
 
 
 def copy_project(into: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Ended, copy_project, database, python, run_py, runs, verdicts
+from commands import Ended, copy_project, database, is_told, python, run_py, runs, verdicts
 
 from imgpull import pipeline
 from imgpull.config import job as jobs
@@ -92,8 +92,8 @@ def test_a_failed_trial_is_kept_shown_and_logged_and_the_sweep_goes_on(
     assert len(summary.splitlines()) == 4
     assert "1 trial failed" in ended.out
     assert len([line for line in ended.out.splitlines() if line.rstrip().endswith("failed")]) == 1
-    assert ended.err.splitlines()[1].endswith(": the node fell over")  # on one line
-    assert len(ended.err.splitlines()) == 3
+    assert len(ended.told) == 3
+    assert ended.told[1].endswith(": the node fell over")  # on one line
     parent, children = runs(root)
     assert parent.info.status == "FINISHED"  # it has results
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED"]
@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_a_table_of_what_was_done_and_a_sweep_that_can_be_continue
     again = run_py(root, *THREE, "resume=auto")
     assert again.status == 0
     assert only_sweep(root) == again.sweep == sweep
-    assert len(again.err.splitlines()) == 2  # the missing two, and no word of what was done
+    assert len(again.told) == 2  # the missing two, and no word of what was done
     assert verdicts(sweep) == ["valid"] * 3
     assert len({record.trial_id for record in again.records}) == 3
     assert sorted(record.position for record in again.records) == [1, 2, 3]
@@ -298,7 +298,7 @@ def test_more_trials_of_a_finished_sweep_run_only_the_new_blocks(tmp_path: Path)
     assert more.sweep == first.sweep
     assert [record.block for record in more.records] == [1, 1, 2, 2]
     assert sorted(record.position for record in more.records) == [1, 2, 3, 4]
-    assert len(more.err.splitlines()) == 2
+    assert len(more.told) == 2
 
 
 def test_a_trial_that_does_not_count_is_attempted_again_beside_the_first(
@@ -358,7 +358,10 @@ def interrupt(project: Path, arguments: tuple[str, ...], after: int) -> Ended:
         cwd=project, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stderr is not None
-        lines = [process.stderr.readline() for _ in range(after)]
+        lines: list[str] = []
+        while sum(map(is_told, lines)) < after:
+            lines.append(process.stderr.readline())
+            assert lines[-1], "".join(lines)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
@@ -382,7 +385,7 @@ def test_a_long_sweep_is_interrupted_and_continued_by_the_same_command(tmp_path:
     resumed = python(project, "run.py", *matrix, "resume=auto", timeout_s=300)
     assert resumed.status == 0
     assert resumed.sweep == stopped.sweep
-    assert len(resumed.err.splitlines()) == 40 - done
+    assert len(resumed.told) == 40 - done
     assert len({record.cell_id for record in resumed.records}) == 40
     parent, children = runs(project)
     assert (parent.info.status, len(children)) == ("FINISHED", 40)

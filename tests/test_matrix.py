@@ -456,7 +456,7 @@ def test_hydras_basic_sweeper_runs_the_same_jobs(tmp_path: Path) -> None:
     basic = run_py(tmp_path, *BASIC, *matrix)
     assert basic.status == ours.status == 0, basic.err
     told = "replicas=1 nic_mbit_s=2000  valid"
-    assert basic.err.splitlines()[0] == told
+    assert told in basic.err.splitlines()
     assert basic.out.splitlines()[-1].startswith("summary:")
     assert (basic.sweep / "summary.csv").exists()
     for number in range(4):

@@ -227,8 +227,7 @@ def test_output_is_the_table_and_ends_with_the_summary(standard: Ended) -> None:
 
 
 def test_without_a_terminal_progress_is_one_plain_line_a_trial(standard: Ended) -> None:
-    # A step that takes long is told too, on a slow machine: a sign of life.
-    lines = [line for line in standard.err.splitlines() if "/4  " in line]
+    lines = standard.told
     assert len(lines) == 4
     for number, line in enumerate(lines, 1):
         trial = rf"{number}/4  r[15] q(5|10)  trial 1  valid, .* in [\d.]+ s"
