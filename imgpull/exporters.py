@@ -79,6 +79,15 @@ def throughput_metric(containerd_version: str) -> str | None:
     return prefix and f"{prefix}image_pulling_throughput"
 
 
+def samples_every_pull(containerd_version: str) -> bool:
+    """Whether each successful pull leaves a throughput sample of this containerd.
+
+    2.4 counts the bytes that progress was reported of: a quick pull may leave none (recorded from
+    2.4.0-beta.0: 9 cold pulls, 4 samples).
+    """
+    return version_tuple(containerd_version) < (2, 4)
+
+
 def pulls_metric(containerd_version: str) -> str | None:
     """The counter of PullImage calls by `status` (success, failure) of this containerd."""
     prefix = image_metric_prefix(containerd_version)

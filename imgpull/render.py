@@ -237,6 +237,7 @@ def _context(job: Job) -> dict[str, Any]:
         ),
         "scrape_room": units.format_duration(room_s),
         "pulls_expected": job.cache in EMPTY,
+        "throughput_expected": job.cache in EMPTY and exporters.samples_every_pull(containerd),
         "node_selector": {**job.cluster.node_selector, MEASURED_LABEL: "true"},
         "nodes_matcher": f'node=~"{job.cluster.node_prefix.replace(".", "[.]")}.+"',
         "prometheus_node_selector": "".join(

@@ -494,10 +494,12 @@ def test_only_what_was_not_yet_asked_is_advised(
 
 
 def test_pods_and_pulls_that_quantiles_leave_out_are_counted(tmp_path: Path) -> None:
-    values = {("validity", "pods_asked"): 12.0, ("validity", "censored"): 1.0}
+    counts = {"pods_asked": 12.0, "censored": 1.0, "throttled": 3.0}
+    values = {("validity", name): count for name, count in counts.items()}
     text = said(add_sweep(tmp_path, {"replicas": (1,)}, values=values))
     assert "2 pods never became ready" in text
     assert "1 pull not over at the deadline" in text
+    assert "3 pulls throttled by the registry or by registryPullQPS" in text
 
 
 # ---- Plots -----------------------------------------------------------------------------------

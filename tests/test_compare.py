@@ -197,6 +197,19 @@ def test_a_setting_that_no_record_names_is_still_told(tmp_path: Path) -> None:
     assert [str(one) for one in held(a, b).differences] == ["engine.rates.unpack 1 -> 2"]
 
 
+def test_what_the_fingerprint_tells_is_not_told_again_as_a_setting(tmp_path: Path) -> None:
+    def sweep(name: str, size: str, patch: int) -> Path:
+        cluster = {"node": {"vm_size": size}, "kubernetes_version": f"1.34.{patch}"}
+        return write_trial(
+            tmp_path / name / "0", cell=name, values={("image_pull", "p50"): 100.0},
+            config={"cluster": cluster},
+            **REAL | {"fingerprint": {"vm_size": size, "kubernetes": "1.34"}},
+        ).parent  # fmt: skip
+
+    found = held(sweep("a", "D4", 1), sweep("b", "D8", 2), allow=("vm_size",))
+    assert [one.field for one in found.differences] == ["vm_size", "cluster.kubernetes_version"]
+
+
 # ---- Verdicts --------------------------------------------------------------------------------
 
 

@@ -106,7 +106,7 @@ def compare_sides(
     )
     return Comparison(
         before, after, what,
-        [*moved, *found, *other_versions(pairs), *other_settings(pairs, moved)],
+        [*moved, *found, *other_versions(pairs), *other_settings(pairs, [*moved, *found])],
         sorted(cells, key=lambda cell: [_rank(cell.levels[key]) for key in shown]),
         _names(groups[0], groups[1], shown),
         _names(groups[1], groups[0], shown),

@@ -69,7 +69,7 @@ def _left_out(counted: pd.DataFrame) -> list[str]:
         ("pod", missing, "never became ready: pod startup covers only those that did"),
         ("pull", counted["pulls_censored"], "not over at the deadline: kept as longer than that"),
         ("pull", counted["pulls_failed"], "failed: in no pull time"),
-        ("pull", counted["pulls_throttled"], "throttled by the registry"),
+        ("pull", counted["pulls_throttled"], "throttled by the registry or by registryPullQPS"),
     )
     return [
         f"{plural(counts.sum(), noun)} {what} "

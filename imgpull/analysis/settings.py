@@ -11,19 +11,32 @@ from imgpull.analysis.sides import Trial
 from imgpull.analysis.wording import level_text
 from imgpull.config.sweeping import KEYS
 
-# How a sweep is run or named, and what stands in the fingerprint by another name.
+# How a sweep is run or named.
 _LEFT_OUT = frozenset({*KEYS, "hydra", "experiment", "allow", "trial_limit"})
+# What the fingerprint tells by another name.
+_FINGERPRINT = {
+    "engine": "engine.kind",
+    "vm_size": "cluster.node.vm_size",
+    "disk": "cluster.node.os_disk",
+    "kubernetes": "cluster.kubernetes_version",
+    "containerd": "cluster.containerd_version",
+    "registry": "cluster.registry.sku",
+    "region": "cluster.region",
+    "image_layers": "image.layers",
+}
 _SHOWN = 6
 
 
 def other_settings(pairs: Sequence[Pair], moved: Collection[Difference]) -> list[Difference]:
     """The settings that differ, of the first two cells whose ids do; none when the ids agree.
 
-    What is below a factor that differs (image.layers of image) is left out.
+    What `moved` names already is left out: a factor with all below it (image.layers of image), a
+    field of the fingerprint by its own name (cluster.node.vm_size of vm_size).
     """
     for before, after in pairs:
         if before[0].record.cell_id != after[0].record.cell_id:
-            found = _between(before[0], after[0], {one.field for one in moved})
+            told = {name for one in moved for name in (one.field, _FINGERPRINT.get(one.field, ""))}
+            found = _between(before[0], after[0], told)
             rest = len(found) - _SHOWN
             more = [Difference(f"{rest} more settings", "config.resolved.yaml", "see both")]
             return found[:_SHOWN] + more * (rest > 0)

@@ -224,7 +224,7 @@ def _answers(
             require_pulled(
                 status, f"cluster.helper_image {helper}",
                 "mirror it where nodes can pull it, and set cluster.helper_image=…; or use "
-                "cache=as_is",
+                "cache=salted",
             )  # fmt: skip
             ended = (status.get("state") or {}).get("terminated") or {}
             failed = (status.get("lastState") or {}).get("terminated") or {}

@@ -37,7 +37,7 @@ _HOPELESS = frozenset({"auth", "not_found", "tls"})
 _NO_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _NO_PRIVILEGE = (
     f"let privileged pods into namespace {SYSTEM_NAMESPACE} (an exemption of your policy), or use "
-    "cache=as_is, or cache=salted"
+    "cache=salted, which needs none"
 )
 
 

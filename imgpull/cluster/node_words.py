@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from imgpull.cluster.registry import ImageInfo
 from imgpull.errors import EngineFailed, EngineUnavailable
 
-OTHERWISE = "use cache=as_is, or cache=salted"
+OTHERWISE = "use cache=salted, which looks at no node"
 
 _END = "end"  # the last word of a whole message
 _NO_CTR_FREED_SHARE = 0.9  # of an image's compressed bytes: unpacked layers take more
@@ -93,7 +93,7 @@ def require_removed(node: str, words: Words) -> None:
         raise EngineFailed(
             f"node {node}: container {container} of pod {space}/{pod}{more} still uses the image "
             f"after {words.number('waited')} s; exited or not, it keeps the next pull warm",
-            hint=f"kubectl -n {space} delete pod {pod}, or another image, or cache=as_is",
+            hint=f"kubectl -n {space} delete pod {pod}, or another image, or cache=salted",
         )
     if (refused := words.one("refused")) is not None:
         raise EngineFailed(

@@ -103,7 +103,7 @@ class BinaryRunner:
         where = "is not on PATH" if os.sep not in name else "does not exist"
         raise EngineUnavailable(
             f"engine.path={self._name} {where}",
-            hint="set engine.path=/path/to/clusterloader (docs/real-clusters.md builds one), or "
+            hint="set engine.path=/path/to/clusterloader (docs/real-clusters.md: where from), or "
             "use engine=docker",
         )
 
