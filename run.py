@@ -1,5 +1,6 @@
 """The Hydra entry point, nothing else: python run.py [-m] KEY=LEVEL[,LEVEL...] ..."""
 
+import os
 import sys
 import traceback
 
@@ -30,6 +31,9 @@ if __name__ == "__main__":
         raise
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe left: run.py --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception:
         traceback.print_exc()
         sys.exit(2)

@@ -122,17 +122,17 @@ def test_namespaces_are_ours_to_make_and_to_remove(dialect: Dialect) -> None:
     memory=st.integers(1, 400),
     dialect=st.sampled_from([UPSTREAM, AZURE]),
 )
-def test_prometheus_gets_the_memory_asked_for_and_a_limit_not_below_it(
+def test_prometheus_gets_its_memory_for_each_begun_thousand_nodes_as_request_and_limit(
     nodes: int, memory: int, dialect: Dialect
 ) -> None:
     asked = request(nodes=nodes, stack=Stack(10257, memory))
-    told, thousands = overrides(asked, dialect), 1 + nodes // 1000
+    told, thousands = overrides(asked, dialect), 1 + nodes // 1000  # manifests multiply by it
     if dialect is UPSTREAM:  # its request is its limit
-        assert told["CL2_PROMETHEUS_KUBELET_MEMORY_SCALE_FACTOR"] * thousands >= memory
+        assert told["CL2_PROMETHEUS_KUBELET_MEMORY_SCALE_FACTOR"] == memory
         return
     flags = running.arguments(asked, dialect, PLACES)
-    assert f"--prometheus-memory-request={memory}Gi" in flags
-    assert told["CL2_PROMETHEUS_MEMORY_SCALE_FACTOR"] * thousands >= memory
+    assert f"--prometheus-memory-request={memory * thousands}Gi" in flags
+    assert told["CL2_PROMETHEUS_MEMORY_SCALE_FACTOR"] == memory
 
 
 @DIALECTS

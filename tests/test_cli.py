@@ -153,6 +153,18 @@ def test_until_render_leaves_the_bundles_and_says_where(tmp_path: Path) -> None:
     assert Path(last.removeprefix("bundles:").strip()).is_dir()
 
 
+def test_a_reader_of_help_may_leave(project: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "run.py", "--help"],
+        cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_help_lists_the_groups_and_their_options(project: Path) -> None:
     ended = python(project, "run.py", "--help")
     assert (ended.status, ended.err) == (0, "")

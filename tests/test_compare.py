@@ -356,6 +356,13 @@ def test_a_directory_without_trials_is_no_side(tmp_path: Path) -> None:
     assert "holds no finished trial" in ended.err
 
 
+def test_a_mistyped_directory_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    ended = imgpull(tmp_path, "compare", "nothing", "nothing")
+    assert ended.status == 2
+    assert "nothing is no directory" in ended.err
+    assert "multirun/" in ended.err
+
+
 @pytest.mark.slow
 def test_an_mlflow_run_stands_for_its_directory(tmp_path: Path) -> None:
     swept = run_py(

@@ -59,10 +59,10 @@ def cells(experiment: Path) -> list[list[str]]:
 
 
 def layers(name: str) -> list[tuple[int, int]]:
-    """Compressed and unpacked bytes of each layer, as the file gives them."""
+    """Compressed and unpacked bytes of each layer, as the file gives them; 0 what it does not."""
     raw = yaml.safe_load((CONF / "image" / f"{name}.yaml").read_text())["layers"]
     parse = units.parse_size
-    return [(parse(item["compressed_bytes"]), parse(item["unpacked_bytes"])) for item in raw]
+    return [(parse(item["compressed_bytes"]), parse(item["unpacked_bytes"] or 0)) for item in raw]
 
 
 def compressed(name: str) -> int:

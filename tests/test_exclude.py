@@ -1,7 +1,8 @@
 """The expressions of `exclude`: what they mean, and how they point at what is wrong in them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from commands import copy_project, python, run_py
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from imgpull.config import schema, sweeping
 from imgpull.errors import ConfigError
 from imgpull.sweep.exclude import exclusion
 
@@ -392,3 +394,23 @@ def test_a_wrong_expression_ends_with_2_and_creates_nothing(
     assert said in ended.err
     assert ended.err.startswith("error: exclude")
     assert list(tmp_path.iterdir()) == []
+
+
+def _duration_keys(kind: Any, above: str = "") -> Iterator[str]:
+    """Keys of the schema whose default reads as a duration; those of how a sweep is run apart."""
+    for key in fields(kind):
+        default = key.default_factory() if callable(key.default_factory) else key.default
+        if is_dataclass(default) and not isinstance(default, type):
+            if key.name not in sweeping.KEYS:
+                yield from _duration_keys(type(default), f"{above}{key.name}.")
+        elif isinstance(default, str) and re.fullmatch(r"([0-9.]+(ms|s|m|h))+", default):
+            yield above + key.name
+
+
+def test_every_duration_of_the_configuration_is_one_here() -> None:
+    kinds = [schema.Config, *schema.ENGINES.values()]
+    keys = {key.rpartition(".")[2] for kind in kinds for key in _duration_keys(kind)}
+    assert {"wait_timeout", "settle", "lifetime"} < keys
+    values = dict.fromkeys(keys, "10m")
+    for key in keys:
+        assert exclusion(f"{key} > 599s").holds(values), key

@@ -486,6 +486,8 @@ def test_under_the_basic_sweeper_trials_are_an_axis(tmp_path: Path) -> None:
         ("resume=auto", "resume=auto means nothing to hydra/sweeper=basic"),
         ("exclude=['qps>5']", "means nothing to hydra/sweeper=basic"),
         ("until=render", "until=render means nothing"),
+        ("order=shuffled", "order=shuffled means nothing"),
+        ("target_effect=10%", "target_effect=10% means nothing"),
         ("engine=docker", "holds a cluster for a whole sweep"),
         ("replicas=500", "cannot fit"),
         ("hydra.mode=RUN", "hydra.mode=RUN runs no sweep"),

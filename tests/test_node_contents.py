@@ -1,8 +1,11 @@
 """What a simulated node holds and how it works: layers, slots, disk, and what goes wrong."""
 
+import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from worlds import (
     BASE,
     FAMILY,
@@ -218,3 +221,21 @@ def test_a_pull_that_is_refused_a_layer_stops_working_on_the_others() -> None:
     trace = simulate(world(registry=strict, held=held), pods(0.0), until_s=100.0)
     assert "blobs/b: 429" in failures(trace.pods[0])[0][1]
     assert rates_of(trace)["node-0"] == ()
+
+
+@pytest.mark.parametrize("accident", ["lost", "restarted"])
+@given(moment_s=st.floats(0.0, 6.0))
+def test_at_whatever_moment_a_node_goes_nothing_more_comes_to_its_pulls(
+    accident: str, moment_s: float
+) -> None:
+    late = Registry(100 * MB, 100 * MB, 0.5)  # long between a layer's request and its first byte
+    faults = Faults(**{f"{accident}_nodes": 1, f"{accident}_s": moment_s})
+    faults = replace(faults, restart_takes_s=5.0)
+    trace = simulate(world(registry=late, faults=faults), pods(0.0, 0.0))
+    back_s = moment_s + 5.0 if accident == "restarted" else math.inf
+    segments = trace.nodes["node-0"].segments
+    away = [each for each in segments if moment_s < each.end_s and each.begin_s < back_s]
+    assert not any(each.receive_bytes_s for each in away)
+    assert all(attempt.fetched_bytes <= 300 * MB for pod in trace.pods for attempt in pod.attempts)
+    if accident == "restarted":
+        assert all(pod.ready_s is not None for pod in trace.pods)

@@ -400,7 +400,9 @@ def as_configured(text: str) -> schema.Image:
 def test_the_file_of_an_image_is_taken_as_configuration(registry: Registry, download: bool) -> None:
     registry.put("team/app", "v1", IMAGE)
     info = inspect(f"{registry.server}/team/app:v1", download=download)
-    configured = as_configured(image_yaml(info, "mine"))
+    text = image_yaml(info, "mine")
+    assert f"{IMAGE.compressed_bytes} B compressed, of the manifest" in text  # see test_conf.py
+    configured = as_configured(text)
     checks.check_image(configured)
     image = image_from(configured)
     assert (image.name, image.pinned_reference) == (

@@ -28,6 +28,7 @@ from imgpull.sweep.plan import (
     plan_trials,
 )
 from imgpull.sweep.resume import Done, Earlier
+from imgpull.tracking.content import read_trial
 
 # The order of trials
 
@@ -205,6 +206,7 @@ def test_a_sweep_is_one_directory_with_one_complete_directory_a_trial(
     for number in "0123":
         job = standard.sweep / number
         assert {path.name for path in job.iterdir()} == JOB_FILES
+        assert {path.name for path in read_trial(job).files} == JOB_FILES - {".hydra"}  # to MLflow
         assert {path.name for path in (job / ".hydra").iterdir()} == {
             "config.yaml", "hydra.yaml", "overrides.yaml",
         }  # fmt: skip

@@ -141,6 +141,13 @@ def test_params_are_the_factors_and_the_settings_without_ids_and_paths(sweep: Pa
     }  # fmt: skip
 
 
+def test_an_image_of_unknown_unpacked_sizes_is_logged_without_their_sum(sweep: Path) -> None:
+    layers = [{"compressed_bytes": "1GB", "unpacked_bytes": size} for size in ("2GB", None)]
+    trial = read_trial(write_trial(sweep / "0", config={"image": {"layers": layers}}))
+    assert trial.params["image.compressed_bytes"] == "2000000000"
+    assert "image.unpacked_bytes" not in trial.params
+
+
 def test_factors_are_never_among_the_params_left_out(sweep: Path) -> None:
     config = {f"setting_{number}": number for number in range(100)}
     trial = read_trial(write_trial(sweep / "0", config=config))

@@ -4,6 +4,7 @@ Hides what a name on the command line may be: a directory, or the id of a run.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,9 +94,10 @@ def directory(reference: str, uri: str | None) -> Path:
     path = Path(reference)
     if path.is_dir():
         return path
-    if path.exists() or "/" in reference:
+    if not re.fullmatch(r"[0-9a-f]{32}", reference):  # as MLflow's ids all are
         raise ReportError(
-            f"{reference} is no directory", hint="name a sweep's directory under multirun/"
+            f"{reference} is no directory, nor the id of an MLflow run",
+            hint="name a sweep's directory under multirun/",
         )
     from imgpull import tracking
     from imgpull.config import schema

@@ -170,7 +170,7 @@ def _story(built: "Built") -> str:
 def _conf_text(built: "Built", shape: "Shape", name: str, salt: str) -> str:
     lines = [
         f"# Made by imgpull image build with --salt {salt}: {len(built.layers)} layers, "
-        f"{built.compressed_bytes} bytes compressed.",
+        f"{built.compressed_bytes} B compressed, of the manifest.",
         f"name: {name}",
         f"reference: {built.reference}",
         f"digest: {built.digest}",

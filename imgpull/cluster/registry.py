@@ -105,7 +105,7 @@ def inspect(
 def image_yaml(info: ImageInfo, name: str) -> str:
     """The text of conf/image/NAME.yaml."""
     lines = [
-        f"# {len(info.layers)} layers, {info.compressed_bytes} bytes compressed (the registry's).",
+        f"# {len(info.layers)} layers, {info.compressed_bytes} B compressed, of the manifest.",
         "# Unpacked sizes, which engine=sim needs: imgpull image inspect --download.",
         f"name: {name}",
         f"reference: {info.reference}",

@@ -7,7 +7,6 @@ clusterloader2/cmd/clusterloader.go, pkg/prometheus/prometheus.go and manifests/
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -210,9 +209,8 @@ def _overrides(request: Request, dialect: Dialect) -> dict[str, object]:
     salted = {} if request.salted_image is None else {"CL2_SALTED_IMAGE": request.salted_image}
     if request.stack is None:
         return dict(salted)
-    # Manifests multiply by this; one target that is down keeps Prometheus from being ready.
-    thousands = 1 + request.nodes // 1000
-    factor = math.ceil(request.stack.memory_gib / thousands)
+    factor = request.stack.memory_gib  # manifests multiply it by the begun thousands of nodes
+    # One target that is down keeps Prometheus from being ready.
     overrides: dict[str, object] = {
         "PROMETHEUS_SCRAPE_KUBE_PROXY": False,
         "PROMETHEUS_SCRAPE_APISERVER_ONLY": True,
@@ -260,7 +258,7 @@ def arguments(
         f"--kubeconfig={places.kubeconfig}" if places.kubeconfig else "--run-from-cluster=true",
     ]
     if stack is not None:
-        flags += _stack_flags(stack, dialect, places)
+        flags += _stack_flags(stack, request.nodes, dialect, places)
     _check_own_flags(request.flags, dialect, flags)
     if dry:
         flags += ["--dry-run=true", "--skip-cluster-verification=true"]
@@ -268,7 +266,7 @@ def arguments(
     return known + list(request.flags)
 
 
-def _stack_flags(stack: Stack, dialect: Dialect, places: Places) -> list[str]:
+def _stack_flags(stack: Stack, nodes: int, dialect: Dialect, places: Places) -> list[str]:
     flags = [
         "--prometheus-scrape-kubelets=true",
         "--prometheus-scrape-kube-proxy=false",
@@ -277,7 +275,7 @@ def _stack_flags(stack: Stack, dialect: Dialect, places: Places) -> list[str]:
     if dialect.name == "azure":
         flags += [
             "--prometheus-scrape-containerd=true",
-            f"--prometheus-memory-request={stack.memory_gib}Gi",
+            f"--prometheus-memory-request={stack.memory_gib * (1 + nodes // 1000)}Gi",
         ]
     elif stack.monitors:
         flags.append(f"--prometheus-additional-monitors-path={places.extra / MONITORS}")

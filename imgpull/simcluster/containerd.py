@@ -174,7 +174,9 @@ class Runtime:
 
     def stop(self, now_s: float) -> None:
         """containerd is gone, with every pull: what was complete stays, nobody gets an answer."""
-        self.cut(now_s)
+        self.note(now_s)
+        for pull in self.pulls.values():
+            pull.stop(now_s)
         self.life += 1
         for unpacking in self.unpackings:
             unpacking.plan += 1

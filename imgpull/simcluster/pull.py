@@ -296,6 +296,12 @@ class Pull:
         if self._lead is not None and self._arriving:
             self._fail(now_s, self._error("timeout", self._arriving[0]))
 
+    def stop(self, now_s: float) -> None:
+        """containerd is gone: what was asked of the registry for this pull comes to nobody."""
+        self.cut(now_s)
+        self._lead = None
+        self._era += 1
+
     def cut(self, now_s: float) -> None:
         """Streams end here: the leader has what came."""
         came = self._play.downloads.drop(self._runtime.index, self, now_s)

@@ -28,10 +28,11 @@ from imgpull.sweep.matrix import Swept, checked_cell
 from imgpull.sweep.plan import Cell, factor_levels, sweep_name
 from imgpull.sweep.tracked import Tracked
 
-# Keys of the sweep that only our sweeper honours, with the value that asks for nothing.
-_OURS: Mapping[str, object] = {
-    "until": "run", "trials": 1, "exclude": [], "resume": "off", "on_failure": "continue",
-    "retries": 0, "max_hours": None, "max_cost": None,
+# Keys of the sweep that only our sweeper honours, with the values that ask for nothing.
+_OURS: Mapping[str, tuple[object, ...]] = {
+    "until": ("run",), "trials": (1,), "order": ("blocks", "as_given"), "exclude": ([],),
+    "resume": ("off",), "on_failure": ("continue",), "retries": (0,), "max_hours": (None,),
+    "max_cost": (None,), "target_effect": (None,),
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def _run(config: DictConfig) -> JobRecord:
 def _require_plain(values: Mapping[str, Any], sweeper: str) -> None:
     settings_from(values)
     for key, nothing in _OURS.items():
-        if values[key] != nothing:
+        if values[key] not in nothing:
             raise ConfigError(
                 f"{key}={values[key]} means nothing to hydra/sweeper={sweeper}",
                 hint="sweep over trial instead: trial=1,2,3"

@@ -38,7 +38,7 @@ _A = {"number": "a number", "duration": "a duration", "size": "a size", "text": 
 _DURATIONS = (
     "pod_startup_threshold", "wait_timeout", "metrics_wait", "containerd_scrape_interval",
     "trial_limit", "image_pull_progress_timeout", "settle", "wait_for_cluster", "lost_at",
-    "restarted_at", "restart_takes",
+    "restarted_at", "restart_takes", "lifetime",
 )  # fmt: skip
 # What a group is called: its level in the matrix.
 _TITLES = {"image": "name", "cluster": "name", "engine": "kind", "tracking": "kind"}

@@ -31,8 +31,8 @@ _UNITS: dict[str, tuple[str, float]] = {
     "1": ("", 1),
 }
 _FILES = (
-    "job.json", "config.resolved.yaml", "measurements.csv", "pulls.csv", "pods.csv", "series.csv",
-    "events.jsonl", "run.log", "bundle", "report",
+    "job.json", "config.resolved.yaml", "measurements.csv", "pulls.csv", "flags.csv", "pods.csv",
+    "series.csv", "events.jsonl", "run.log", "bundle", "report",
 )  # fmt: skip
 _TABLE_COLUMNS = ("pod", "node", "pull_s", "wait_s", "leader", "temperature", "outcome")
 
@@ -185,11 +185,12 @@ def _layer_summary(config: Mapping[str, Any]) -> dict[str, str]:
     layers = (config.get("image") or {}).get("layers")
     if not layers:
         return {}
-    totals = {
-        f"image.{key}": str(sum(units.parse_size(layer[key]) for layer in layers))
-        for key in ("compressed_bytes", "unpacked_bytes")
-    }
-    return {"image.layer_count": str(len(layers))} | totals
+    totals = {"image.layer_count": str(len(layers))}
+    for key in ("compressed_bytes", "unpacked_bytes"):
+        sizes = [layer.get(key) for layer in layers]
+        if None not in sizes:  # unpacked sizes are not known of every image
+            totals[f"image.{key}"] = str(sum(map(units.parse_size, sizes)))
+    return totals
 
 
 def _metrics(
