@@ -119,7 +119,7 @@ class Stored:
     def version(self) -> int:
         return int(self.meta["resourceVersion"])
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple[str, str]:
         return self.meta.get("namespace", ""), self.meta["name"]
 
