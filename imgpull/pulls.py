@@ -169,7 +169,8 @@ def parse_waiting(waiting: str, image: str = "") -> Message | None:
 # First match wins: the most specific cause stands before the general one.
 _FAILURE_WORDS = (
     ("qps_exceeded", r"pull QPS exceeded"),
-    ("throttled", r"\b429\b|toomanyrequests|too many requests|throttl"),
+    # Azure Storage, where ACR's blobs are, says 503 ServerBusy (its common REST API error codes).
+    ("throttled", r"\b429\b|toomanyrequests|too many requests|throttl|server is busy|serverbusy"),
     ("disk_full", r"no space left on device|disk quota exceeded"),
     ("auth", r"\b401\b|\b403\b|unauthorized|forbidden|authorization failed|access denied|denied:"),
     ("timeout", r"DeadlineExceeded|deadline exceeded|context canceled|timed out|\btimeout\b"),

@@ -408,7 +408,7 @@ def _named(resource: Resource) -> str:
     return f"{resource.plural}.{group}" if group else resource.plural
 
 
-def wait_until(true: Callable[[], object], limit_s: float = 5.0) -> None:
+def wait_until(true: Callable[[], object], limit_s: float = 30.0) -> None:
     """Wait for something that another thread brings about; AssertionError when it does not."""
     until = time.monotonic() + limit_s
     while not true():

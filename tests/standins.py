@@ -108,7 +108,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
     """Whether something becomes true in time."""
     until = time.monotonic() + within_s
     while time.monotonic() < until:

@@ -97,6 +97,59 @@ def test_a_plugin_s_credential_is_resolved_here_and_lasts_as_it_says(tmp_path: P
     assert "token-of-the-plugin" not in str(e.value)
 
 
+def aging(tmp_path: Path, life_min: int, *left_min: float) -> Path:
+    """A kubeconfig whose plugin gives tokens of this life, with so much of it left at each call."""
+    tokens = []
+    for left in left_min:
+        ends_s = in_minutes(0).timestamp() + 60 * left
+        tokens.append(answer(token=jwt(iat=ends_s - 60 * life_min, exp=ends_s)))
+    code = (
+        f"path = {str(tmp_path / 'asked')!r}; open(path, 'a').write('x')\n"
+        f"print({tokens!r}[min(len(open(path).read()), {len(tokens)}) - 1])"
+    )
+    return write(tmp_path / "config", user=plugin(program(tmp_path / "login", code)))
+
+
+def test_a_plugin_s_next_credential_is_waited_for_where_it_will_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "_ASK_AGAIN_S", 0.01)
+    told: list[str] = []
+    path = aging(tmp_path, 75, 40, 40, 75)  # kept until shortly before its end, as az does
+    with credentials.portable(path, None, 50 * 60, told.append) as made:
+        assert made.expires_at is not None
+        assert made.expires_at > in_minutes(70)
+    assert len(told) == 2
+    assert "waiting up to 40 min for the next credential" in told[0]
+
+
+def test_one_that_never_lasts_so_long_is_not_waited_for(tmp_path: Path) -> None:
+    path = aging(tmp_path, 75, 75)
+    with (
+        pytest.raises(EngineUnavailable, match="expires in 75 min"),
+        credentials.portable(path, None, 7200),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("left_min", "limit_min", "state"),
+    [(75, 50, "ok"), (40, 50, "warning"), (75, 120, "failed"), (-1, 50, "failed")],
+)
+def test_preflight_says_whether_a_credential_will_last(
+    tmp_path: Path, left_min: float, limit_min: int, state: str
+) -> None:
+    (found,) = credentials.lasting(aging(tmp_path, 75, left_min), None, 60 * limit_min)
+    assert found.state == state
+    assert found.check == "credential"
+    assert (state == "ok") is not bool(found.fix)
+
+
+def test_a_credential_that_does_not_end_is_not_spoken_of(tmp_path: Path) -> None:
+    path = write(tmp_path / "config", user={"token": "a-token"})
+    assert list(credentials.lasting(path, None, 3600)) == []
+
+
 def test_each_time_the_plugin_is_asked_anew(tmp_path: Path) -> None:
     code = f"open({str(tmp_path / 'asked')!r}, 'a').write('x'); print({answer(token='t' * 9)!r})"
     path = write(tmp_path / "config", user=plugin(program(tmp_path / "login", code)))

@@ -386,6 +386,32 @@ def test_a_helper_image_that_cannot_be_pulled_is_told_at_once(
     assert "mirror it" in raised.value.hint
 
 
+@pytest.mark.parametrize("how", ["not Ready", "gone"])
+def test_a_node_that_is_lost_meanwhile_is_told_long_before_the_limit(
+    nodes: Nodes,
+    apiserver: ApiServer,
+    kube: Kube,
+    a_job: Job,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_pods, "_LOOK_S", 0.1)
+    nodes.says["purge"] = lambda name: (
+        waiting("PodInitializing") if name == "n2" else terminated(COLD)
+    )
+    for name in NODES:
+        ready = "False" if (name, how) == ("n2", "not Ready") else "True"
+        if (name, how) != ("n2", "gone"):
+            status = {"conditions": [{"type": "Ready", "status": ready}]}
+            meta = {"name": name}
+            node = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": status}
+            apiserver.put(node)
+        else:
+            apiserver.remove("/api/v1/nodes/n2")
+    with pytest.raises(EngineFailed, match="node n2 is gone or not Ready"):
+        purge(kube, a_job, limit_s=60)
+
+
 def test_a_pull_that_may_yet_work_is_waited_for_and_named_at_the_limit(
     nodes: Nodes, kube: Kube, a_job: Job
 ) -> None:

@@ -143,6 +143,18 @@ def test_what_clusterloader_makes_with_the_trial_s_prefix_goes_too(
     assert not left & {f"{OWNER.prefix()}-1", *mine}
 
 
+def test_what_a_killed_process_left_goes_with_what_clusterloader_made_beside_it(
+    apiserver: ApiServer, kube: Kube
+) -> None:
+    other = Owner("b-sweep", OWNER.trial)
+    for owner in (OWNER, other):
+        ownership.make_namespace(kube, f"{owner.prefix()}-1", owner)
+        kube.create(SPACES, {"metadata": {"name": f"{owner.prefix()}-2"}})
+    ownership.remove_trials(kube, OWNER.sweep, 5)
+    left = {name for name in names(apiserver, SPACES) if name.startswith("ip")}
+    assert left == {f"{other.prefix()}-1", f"{other.prefix()}-2"}
+
+
 def test_removal_returns_only_when_all_is_gone(apiserver: ApiServer, kube: Kube) -> None:
     apiserver.namespace_takes_s = 0.4
     ownership.make_namespace(kube, f"{OWNER.prefix()}-1", OWNER)
@@ -224,5 +236,5 @@ def test_waiting_ends_as_soon_as_it_is_gone(apiserver: ApiServer, kube: Kube) ->
     kube.create(SPACES, {"metadata": {"name": "x"}})
     threading.Timer(0.2, apiserver.remove, (f"{SPACES}/x",)).start()
     begun_s = time.monotonic()
-    ownership.wait_gone(kube, [f"{SPACES}/x", f"{SPACES}/never-was"], 5)
-    assert time.monotonic() - begun_s < 1.5
+    ownership.wait_gone(kube, [f"{SPACES}/x", f"{SPACES}/never-was"], 60)
+    assert time.monotonic() - begun_s < 30

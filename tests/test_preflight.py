@@ -245,6 +245,11 @@ FAILURES: dict[str, tuple[Break, str, str, str, str]] = {
         lambda c: c.aks.of_node(c.aks.names[2], "metrics", (502, {"message": "no route"})),
         "kubelet metrics", "kubelets do not answer on aks-measured-38601234-vmss000002: ",
         "kubectl get --raw /api/v1/nodes/aks-measured-38601234-vmss000002/proxy/metrics", ""),
+    "a node that is not measured, and scraped all the same": (
+        lambda c: (setattr(c, "job", replace(c.job, nodes=2)),
+                   c.aks.of_node(c.aks.names[2], "metrics", (502, {"message": "no route"}))),
+        "kubelet metrics", "kubelets do not answer on aks-measured-38601234-vmss000002: ",
+        "kubectl delete node aks-measured-38601234-vmss000002", ""),
     "containerd's port": (
         lambda c: c.api.handle("GET", rf"/api/v1/nodes/{c.aks.names[0]}:10257/.*",
                                (503, {"message": "connection refused"})), "containerd metrics",

@@ -200,6 +200,11 @@ def test_written_words_are_read_back(image: str, error: str) -> None:
     ("waiting", "failure"),
     [
         (f'ErrImagePull: failed to pull image "{R}": 429 Too Many Requests', "throttled"),
+        (
+            "ErrImagePull: unexpected status code https://x.blob.core.windows.net/y: "
+            "503 Server is busy.",
+            "throttled",
+        ),
         (f'ImagePullBackOff: Back-off pulling image "{R}": ErrImagePull: not found', "not_found"),
         (f'ImagePullBackOff: Back-off pulling image "{R}"', "other"),
         ("InvalidImageName: couldn't parse image name", "other"),

@@ -4,15 +4,19 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from acting import FITS, Acting, kubeconfig
 from apiserver import ApiServer
+from kubeconfigs import answer, plugin, program, write
 from standins import REPORTS, clusterloader
 from trials import MakeJob
 
 from imgpull import engines, render, results
+from imgpull.cluster import prometheus
 from imgpull.config.job import Job
 from imgpull.engines import Execution, Outcome
 from imgpull.errors import EngineFailed, EngineUnavailable
@@ -203,3 +207,41 @@ def test_the_ledger_knows_the_prometheus_that_it_used(trial: MakeTrial) -> None:
     ran.run()
     assert ran.told.count("prometheus") == 2  # created, torn down
     assert json.dumps(ran.told)
+
+
+def test_what_clusterloader_made_is_marked_as_soon_as_it_has_ended(trial: MakeTrial) -> None:
+    ran, role = trial(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/prometheus-operator"
+    api, marks = ran.cluster.api, list[dict[str, str]]()
+    named = {"name": role.rpartition("/")[2]}
+
+    def made(space: dict[str, Any]) -> None:
+        if space["metadata"]["name"].startswith("ip"):  # the trial's: CL2 begins after it
+            group = "rbac.authorization.k8s.io/v1"
+            api.put({"apiVersion": group, "kind": "ClusterRole", "metadata": named})
+
+    api.on_create("Namespace", made)
+
+    class Listener(list[str]):
+        def append(self, text: str) -> None:
+            if "late events" in text and (there := api.get(role)):
+                marks.append(there["metadata"].get("annotations") or {})
+
+    ran.said = Listener()
+    ran.run()
+    (found,) = marks
+    assert prometheus.ANNOTATION in found  # so that the janitor finds it after a kill
+    assert api.get(role) is None
+
+
+def test_a_credential_that_ends_too_soon_costs_no_image(
+    trial: MakeTrial, tmp_path: Path, apiserver: ApiServer
+) -> None:
+    ends = (datetime.now(UTC) + timedelta(minutes=75)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = answer(token=TOKEN, expirationTimestamp=ends)
+    user = plugin(program(tmp_path / "login", f"print({told!r})"))
+    access = write(tmp_path / "aad", apiserver.url, user=user)
+    ran = trial(f"engine.kubeconfig={access}", "trial_limit=2h")
+    with pytest.raises(EngineUnavailable, match="expires in 75 min"):
+        ran.run()
+    assert not [each for each in apiserver.requests
+                if each.method == "POST" and "daemonsets" in each.path]  # fmt: skip

@@ -223,7 +223,7 @@ def test_a_run_that_hangs_is_stopped_at_its_limit(ground: Ground, ignores_term: 
     assert ended.timed_out
     assert ended.exit_code is None
     assert ended.wall_s >= 1.0
-    assert time.monotonic() - begun < 6.0
+    assert time.monotonic() - begun < 20
     assert ended.step == "Hang"
     assert "stopped after" in ended.story()
     assert ground.nothing_stays()
@@ -233,16 +233,16 @@ def test_a_child_that_outlives_cl2_is_stopped_too(binary: Ground) -> None:
     binary.cl2.behave(act="child")
     begun = time.monotonic()
     assert binary.runner().run(binary.request(), silent).exit_code == 0
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 20  # of the child's 30 s
     assert not is_running(binary.cl2.child_pid())
 
 
 def test_an_orphan_that_keeps_the_output_open_does_not_hold_the_run(binary: Ground) -> None:
-    binary.cl2.behave(act="orphan", child_s=8)
+    binary.cl2.behave(act="orphan", child_s=60)
     begun = time.monotonic()
     ended = binary.runner().run(binary.request(), silent)
     assert ended.exit_code == 0
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 30
     os.kill(binary.cl2.child_pid(), signal.SIGKILL)
 
 

@@ -20,6 +20,7 @@ from imgpull.errors import EngineUnavailable
 
 _POOL = 16  # connections: some watches, and threads that ask meanwhile
 _EARLY = timedelta(seconds=60)  # a token is renewed so long before its end
+_PLUGIN_PAUSE_S = 5.0  # and its plugin is not asked more often than that
 _REREAD_S = 60.0  # how often a pod's own token is read again: it rotates
 
 
@@ -35,14 +36,26 @@ class Connection:
         self.pool = _pool(self._access)
 
     def headers(self) -> Mapping[str, str]:
-        """What authenticates a request now."""
+        """What authenticates a request now; a credential that still counts outlives its renewal.
+
+        EngineUnavailable when it is over and no other can be had.
+        """
         with self._lock:
             if self._is_due():
-                self._renew()
+                try:
+                    self._renew()
+                except EngineUnavailable:
+                    ends = self._access.expires_at
+                    if ends is not None and ends <= datetime.now(UTC):
+                        raise
+                    self._resolved_at = datetime.now(UTC)  # not tried again at once
             return self._access.headers()
 
     def refused(self, headers: Mapping[str, str]) -> bool:
-        """Told that the server refused these headers: whether there are newer ones to try."""
+        """Told that the server refused these headers: whether there are newer ones to try.
+
+        EngineUnavailable when no other can be had.
+        """
         with self._lock:
             if self._access.headers() != headers:
                 return True  # another thread was quicker
@@ -68,7 +81,7 @@ class Connection:
         if self._asked.plugin is None or ends is None or ends - now > _EARLY:
             return False
         # One that lives shorter than that is kept for some seconds all the same.
-        return (now - self._resolved_at).total_seconds() > 5.0
+        return (now - self._resolved_at).total_seconds() > _PLUGIN_PAUSE_S
 
     def _renew(self) -> None:
         before, self._access = self._access, self._asked.resolved()

@@ -5,11 +5,13 @@ programs that it names, so what they give is written into one private file outsi
 """
 
 import base64
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,11 +22,17 @@ import yaml
 
 from imgpull import units
 from imgpull.cluster import kubeconfig as kubeconfigs
+from imgpull.cluster.findings import Finding, of_error, ok, warning
 from imgpull.cluster.kubeconfig import Access
 from imgpull.cluster.redaction import redactor as redactor
 from imgpull.errors import EngineUnavailable
 
 _PREFIX = "imgpull-access-"
+_ASK_AGAIN_S = 60.0
+_LASTS_LONGER = (
+    "az aks get-credentials --admin …, a ServiceAccount's token (kubectl create token NAME "
+    "--duration=24h), a shorter trial_limit, or engine=incluster, which needs none"
+)
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,22 @@ class PortableKubeconfig:
 
 @contextmanager
 def portable(
-    kubeconfig: Path | None, context: str | None, lasting_s: float
+    kubeconfig: Path | None,
+    context: str | None,
+    lasting_s: float,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[PortableKubeconfig]:
     """The context's access in one private file; EngineUnavailable when it would not last.
 
-    Programs that print a credential run here, now: each call gets a fresh one.
+    Programs that print a credential run here, now. They keep theirs until shortly before its end
+    (az, kubelogin): where a whole new one would last, it is waited for.
     """
-    access = kubeconfigs.read(kubeconfig, context).resolved()
+    asked = kubeconfigs.read(kubeconfig, context)
+    access = asked.resolved()
+    while (left_s := _left_s(access)) < lasting_s and _next_lasts(access, lasting_s):
+        say(f"waiting up to {left_s / 60:.0f} min for the next credential: this one ends too soon")
+        time.sleep(min(_ASK_AGAIN_S, left_s))
+        access = asked.resolved()
     _require_lasting(access, lasting_s)
     _remove_abandoned(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as directory:  # mode 0700
@@ -54,11 +71,44 @@ def portable(
         yield PortableKubeconfig(path, access.expires_at, access.secrets())
 
 
-def _require_lasting(access: Access, lasting_s: float) -> None:
+def lasting(kubeconfig: Path | None, context: str | None, lasting_s: float) -> Iterator[Finding]:
+    """Whether a trial of so many seconds can have a credential that lasts."""
+    check, access = "credential", kubeconfigs.read(kubeconfig, context).resolved()
     if access.expires_at is None:
         return
-    left_s = (access.expires_at - datetime.now(UTC)).total_seconds()
+    left_s, limit = _left_s(access), units.format_duration(round(lasting_s))
     if left_s >= lasting_s:
+        yield ok(check, f"lasts {left_s / 60:.0f} min, a trial at most {limit}")
+    elif _next_lasts(access, lasting_s):
+        yield warning(
+            check, f"it ends in {left_s / 60:.0f} min, a trial may take {limit} (trial_limit): "
+            "trials wait for the next one", _LASTS_LONGER,
+        )  # fmt: skip
+    else:
+        try:
+            _require_lasting(access, lasting_s)
+        except EngineUnavailable as error:
+            yield of_error(check, error, _LASTS_LONGER)
+
+
+def _left_s(access: Access) -> float:
+    """Until its end; infinite when it does not say."""
+    if access.expires_at is None:
+        return math.inf
+    return (access.expires_at - datetime.now(UTC)).total_seconds()
+
+
+def _next_lasts(access: Access, lasting_s: float) -> bool:
+    """Whether the plugin's next credential will last so long, as far as this one tells."""
+    life_s = kubeconfigs.token_life_s(access.token)
+    return access.plugin is not None and life_s is not None and _left_s(access) > 0 and (
+        life_s >= lasting_s
+    )  # fmt: skip
+
+
+def _require_lasting(access: Access, lasting_s: float) -> None:
+    left_s = _left_s(access)
+    if access.expires_at is None or left_s >= lasting_s:
         return
     if left_s <= 0:
         raise EngineUnavailable(
@@ -69,8 +119,7 @@ def _require_lasting(access: Access, lasting_s: float) -> None:
     raise EngineUnavailable(
         f"the credential of context {access.context} expires in {left_s / 60:.0f} min, a trial may "
         f"take {units.format_duration(round(lasting_s))} (trial_limit)",
-        hint="az aks get-credentials --admin …, a ServiceAccount's token (kubectl create token "
-        "NAME --duration=24h), a shorter trial_limit, or engine=incluster, which needs none",
+        hint=_LASTS_LONGER,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from imgpull.cluster.connection import Connection
 from imgpull.cluster.kubeconfig import Access
-from imgpull.errors import EngineFailed
+from imgpull.errors import EngineFailed, EngineUnavailable
 
 TIMEOUT_S = 30.0
 _CONNECT_S = 10.0
@@ -132,17 +132,24 @@ class Exchange:
                 return self._send(asked)
             except _Passing as failed:
                 most = self.tries if self._has_answered else min(self.tries, _FIRST_TRIES)
+                if failed.error.status == 429:  # it answered: who asks thousands must wait
+                    most = _TRIES
                 if not failed.may_repeat or tried >= most:
                     raise failed.error from failed.error.__cause__
                 time.sleep(_pause_s(tried) if failed.pause_s is None else failed.pause_s)
         raise AssertionError  # the loop has no end
 
     def _send(self, asked: Asked) -> Any:
-        headers = self.connection.headers()
-        response = self._exchange(asked, headers)
-        if response.status == 401 and self.connection.refused(headers):
-            _body(response)
-            response = self._exchange(asked, self.connection.headers())
+        try:
+            headers = self.connection.headers()
+            response = self._exchange(asked, headers)
+            if response.status == 401 and self.connection.refused(headers):
+                _body(response)
+                response = self._exchange(asked, self.connection.headers())
+        except EngineUnavailable as error:  # the plugin failed: its identity provider may be back
+            failed = ApiError(0, "NoCredential", error.message, hint=error.hint)
+            failed.__cause__ = error
+            raise _Passing(failed, may_repeat=True) from error
         self._has_answered = True
         if response.status < 400:
             return response

@@ -105,18 +105,21 @@ def _eviction_bytes(disk: Disk, settings: Mapping[str, Any]) -> float:
     return found
 
 
-def kubelet_metrics(kube: Kube, nodes: Sequence[NodeFacts]) -> Iterator[Finding]:
-    """Whether every kubelet's metrics answer and tell of pulls."""
-    check = "kubelet metrics"
-    told = kubelets.metric_names(kube, (node.name for node in nodes), _KUBELET_PULLS)
+def kubelet_metrics(
+    kube: Kube, measured: Sequence[NodeFacts], scraped: Sequence[NodeFacts]
+) -> Iterator[Finding]:
+    """Whether every scraped kubelet's metrics answer, and those of measured nodes tell of pulls."""
+    check, names = "kubelet metrics", _names(measured, scraped)
+    told = kubelets.metric_names(kube, names, _KUBELET_PULLS)
     yield from _silent(
         check, told, "kubelets do not answer",
-        "kubectl get --raw /api/v1/nodes/{node}/proxy/metrics",
+        "kubectl get --raw /api/v1/nodes/{node}/proxy/metrics; a node that is not Ready must go "
+        "(kubectl delete node {node}), for ClusterLoader2's Prometheus waits for all of them",
     )  # fmt: skip
     answers = {name: each for name, each in told.items() if not isinstance(each, ApiError)}
     # Without a label's first value there is no series: a kubelet that never pulled tells nothing.
-    old = [x.name for x in nodes if exporters.version_tuple(x.kubelet_version) < _PULLS_SINCE]
-    empty = [name for name, each in answers.items() if not each]
+    old = [x.name for x in measured if exporters.version_tuple(x.kubelet_version) < _PULLS_SINCE]
+    empty = [node.name for node in measured if answers.get(node.name) == frozenset()]
     if old:
         yield warning(
             check, f"{some(old)} tell no {exporters.KUBELET_IMAGE_PULL}, which came with "
@@ -129,19 +132,28 @@ def kubelet_metrics(kube: Kube, nodes: Sequence[NodeFacts]) -> Iterator[Finding]
 
 
 def containerd_metrics(
-    kube: Kube, nodes: Sequence[NodeFacts], port: int, version: str
+    kube: Kube,
+    measured: Sequence[NodeFacts],
+    scraped: Sequence[NodeFacts],
+    port: int,
+    version: str,
 ) -> Iterator[Finding]:
-    """Whether every containerd's metrics answer, under the names of the version described."""
-    check = "containerd metrics"
-    wanted = _from_start(version)
-    told = kubelets.containerd_metric_names(kube, (node.name for node in nodes), port, wanted)
+    """Whether every scraped containerd's metrics answer.
+
+    Those of measured nodes under the names of the version described.
+    """
+    check, wanted = "containerd metrics", _from_start(version)
+    names = _names(measured, scraped)
+    told = kubelets.containerd_metric_names(kube, names, port, wanted)
     yield from _silent(
         check, told, f"port {port} does not answer",
         "AKS has it open; else: [metrics] address = \"0.0.0.0:" f"{port}" "\" in the nodes' "
         "/etc/containerd/config.toml, or another engine.containerd_port",
     )  # fmt: skip
     answers = {name: each for name, each in told.items() if not isinstance(each, ApiError)}
-    without = [name for name, each in answers.items() if each != wanted]
+    without = [
+        node.name for node in measured if node.name in answers and answers[node.name] != wanted
+    ]
     if without:
         missing = ", ".join(sorted(wanted - answers[without[0]]))
         yield failed(
@@ -153,6 +165,10 @@ def containerd_metrics(
         yield warning(check, f"containerd {version} has no pull metrics (since 1.7.14)")
     elif answers:
         yield ok(check, f"port {port} answers on {len(answers)} nodes")
+
+
+def _names(measured: Sequence[NodeFacts], scraped: Sequence[NodeFacts]) -> list[str]:
+    return list(dict.fromkeys(node.name for node in (*measured, *scraped)))
 
 
 def _from_start(version: str) -> frozenset[str]:

@@ -139,12 +139,22 @@ def in_cluster(account: Path = _ACCOUNT) -> Access | None:
 
 def token_expiry(token: str) -> datetime | None:
     """When a token ends by its own words; None when it does not say, or is no JWT."""
+    return _claimed(token, "exp")
+
+
+def token_life_s(token: str) -> float | None:
+    """For how long a token counts in all, by its own words; None when it does not say."""
+    begun, ends = _claimed(token, "iat"), _claimed(token, "exp")
+    return (ends - begun).total_seconds() if begun and ends else None
+
+
+def _claimed(token: str, claim: str) -> datetime | None:
     parts = token.split(".")
     if len(parts) != 3:
         return None
     with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, binascii.Error):
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return datetime.fromtimestamp(float(claims["exp"]), UTC)
+        return datetime.fromtimestamp(float(claims[claim]), UTC)
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from imgpull import pulls
 from imgpull.cluster.kube import ApiError, Kube, Object
+from imgpull.cluster.nodes import node_facts
 from imgpull.cluster.ownership import (
     MEASURED_SELECTOR,
     SYSTEM_NAMESPACE,
@@ -31,6 +32,7 @@ _PODS = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods"
 _EVENTS = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/events"
 NAME_LABEL = "imgpull.dev/node-pods"
 _GONE_S = 90.0
+_LOOK_S = 30.0  # how often the nodes that did not answer are looked at
 _REFUSED_AFTER_S = 2.0  # the controller tells of a refusal in an event, about a second later
 # A pull that failed for one of these will fail again; others may pass.
 _HOPELESS = frozenset({"auth", "not_found", "tls"})
@@ -70,7 +72,7 @@ class NodePods:
         """
         answers: dict[str, T] = {}
         reasons: dict[str, str] = {}
-        started, pause_s = time.monotonic(), 0.05
+        started, pause_s, look_at_s = time.monotonic(), 0.05, _LOOK_S
         while True:
             for pod in self.pods():
                 node = (pod.get("spec") or {}).get("nodeName") or ""
@@ -86,6 +88,9 @@ class NodePods:
                 return answers
             if waited_s > _REFUSED_AFTER_S and any(node not in reasons for node in missing):
                 self._require_admitted()
+            if waited_s > look_at_s:
+                self._require_ready(missing)
+                look_at_s = waited_s + _LOOK_S
             if waited_s > limit_s:
                 node = missing[0]
                 raise EngineFailed(
@@ -106,6 +111,15 @@ class NodePods:
                 hint=_NO_PRIVILEGE,
             )
 
+    def _require_ready(self, missing: Sequence[str]) -> None:
+        """EngineFailed when a node that did not answer is lost: it will not answer."""
+        ready = {node.name for node in node_facts(self.kube) if node.ready}
+        if lost := [name for name in missing if name not in ready]:
+            raise EngineFailed(
+                f"node {lost[0]} is gone or not Ready, and {len(missing)} nodes did not answer",
+                hint=f"kubectl describe node {lost[0]}; then the same command again",
+            )
+
     def remove(self, limit_s: float = _GONE_S) -> None:
         """Delete them and see that they are gone; EngineFailed when they stay."""
         until, pause_s = time.monotonic() + limit_s, 0.05
@@ -122,7 +136,7 @@ class NodePods:
                     hint=f"kubectl -n {SYSTEM_NAMESPACE} delete daemonset {self.name}",
                 )
             time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.5)
+            pause_s = min(2 * pause_s, 0.5 + len(left) / 200)
 
 
 @contextlib.contextmanager

@@ -153,15 +153,18 @@ def remove_trial(kube: Kube, owner: Owner, limit_s: float) -> None:
 
     EngineFailed names what is left at the limit; the rest is removed all the same.
     """
-    _remove(kube, owner.selector(), limit_s, beside=owner.prefix())
+    _remove(kube, owner.selector(), limit_s, beside={owner.prefix()})
 
 
 def remove_trials(kube: Kube, sweep: str, limit_s: float) -> None:
     """Remove what any trial of a sweep made, as an earlier process of it left it. As above."""
-    _remove(kube, f"{Owner(sweep).selector()},{TRIAL_LABEL}", limit_s)
+    selector = f"{Owner(sweep).selector()},{TRIAL_LABEL}"
+    # Read before they go: what CL2 made beside them carries no label.
+    first = [path.rpartition("/")[2] for path in found_paths(kube, [_NAMESPACES], selector)]
+    _remove(kube, selector, limit_s, beside={name.rpartition("-")[0] for name in first})
 
 
-def _remove(kube: Kube, selector: str, limit_s: float, beside: str = "") -> None:
+def _remove(kube: Kube, selector: str, limit_s: float, beside: Collection[str]) -> None:
     searches = [partial(found_paths, kube, [each], selector) for each in TRIAL_COLLECTIONS]
     searches.insert(0, partial(_made_by_cl2, kube, beside))
     end_s, removed = time.monotonic() + limit_s, set[str]()
@@ -195,10 +198,11 @@ def _delete_found(
     return new, failed
 
 
-def _made_by_cl2(kube: Kube, prefix: str) -> Iterable[str]:
+def _made_by_cl2(kube: Kube, prefixes: Collection[str]) -> Iterable[str]:
     """Namespaces of a test beyond its first: ClusterLoader2 makes them, without any label."""
-    for found in kube.items(_NAMESPACES) if prefix else ():
-        if re.fullmatch(rf"{prefix}-[1-9][0-9]*", found["metadata"]["name"]):
+    for found in kube.items(_NAMESPACES) if prefixes else ():
+        named = re.fullmatch(r"(.+)-[1-9][0-9]*", found["metadata"]["name"])
+        if named and named[1] in prefixes:
             yield object_path(_NAMESPACES, found)
 
 

@@ -169,13 +169,19 @@ class _Inspection:
         yield from inspect_nodes.disks(self.kube.impatient(), self.seen, need)
 
     def _kubelets(self) -> Iterator[Finding]:
-        yield from inspect_nodes.kubelet_metrics(self.kube.impatient(), self.measured)
+        # All are scraped, those that are not measured too.
+        yield from inspect_nodes.kubelet_metrics(self.kube.impatient(), self.measured, self.nodes)
 
     def _containerds(self) -> Iterator[Finding]:
         engine, version = self.job.engine, self.job.cluster.containerd_version
         assert isinstance(engine, schema.RealEngine)
+        prefix = self.job.cluster.node_prefix  # what the additional monitor selects by
         yield from inspect_nodes.containerd_metrics(
-            self.kube.impatient(), self.measured, engine.containerd_port, version
+            self.kube.impatient(),
+            self.measured,
+            [node for node in self.nodes if node.name.startswith(prefix)],
+            engine.containerd_port,
+            version,
         )
 
     def _monitoring(self) -> Iterator[Finding]:

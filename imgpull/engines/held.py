@@ -72,6 +72,11 @@ class HeldCluster:
         self.prometheus_hash = wanted
         return done
 
+    def adopt_prometheus(self) -> None:
+        """Mark as ours what ClusterLoader2 has made outside its namespace since it started."""
+        if self.prometheus_hash is not None:
+            prometheus.adopt(self.kube, self.prometheus_hash)
+
     def give_back(self, say: Say) -> None:
         """Remove what the sweep made; EngineFailed names what could not be removed."""
         failed: list[str] = []
@@ -147,6 +152,7 @@ def hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterato
             begun = time.monotonic()
             try:
                 say("removing what an earlier process of this sweep left")
+                _end_abandoned(engine)
                 ownership.remove_trials(kube, sweep, _TIDY_S)
                 nodes.release(kube, sweep)
                 preflight.require(preflight.leftovers(kube))
@@ -156,6 +162,14 @@ def hold(engine: schema.RealEngine, sweep: str, tell: Tell, say: Say) -> Iterato
                 tell("given back", context=kube.context, held_s=round(time.monotonic() - begun, 1))
     finally:
         kube.close()
+
+
+def _end_abandoned(engine: schema.RealEngine) -> None:
+    """In a container ClusterLoader2 outlives an imgpull that was killed, and goes on."""
+    if isinstance(engine, schema.DockerEngine):
+        from imgpull.engines.containers import Containers
+
+        Containers(engine.command).remove_leftovers()
 
 
 def _holder() -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgpull import render
-from imgpull.cluster import preflight
+from imgpull.cluster import credentials, preflight
 from imgpull.cluster.findings import Finding, of_error, ok
 from imgpull.cluster.ownership import Owner
 from imgpull.config import schema
@@ -64,6 +64,9 @@ class RealEngine:
             yield from preflight.inspect(kube, self._job, held=held)
         finally:
             kube.close()
+        if self._runner.is_here:
+            file = Path(self._settings.kubeconfig) if self._settings.kubeconfig else None
+            yield from credentials.lasting(file, self._settings.context, self._job.trial_limit_s)
         if self._job.cache == "salted":
             yield self._salted()
 

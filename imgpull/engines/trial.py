@@ -7,7 +7,7 @@ of it removed and checked. How CL2 runs is a Runner's; what is on a cluster, `im
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -56,10 +56,16 @@ class Trial:
 
     def run(self, bundle: Bundle) -> tuple[Outcome, dict[str, Any]]:
         """Run it; what came of it, and what was learned for its fingerprint."""
-        cluster, owner, seen, limit = self._cluster, self._owner, self._seen, self._limit
+        cluster, owner, seen = self._cluster, self._owner, self._seen
         _clear(self._out)
         with _tidied(cluster, owner, seen, self._say), ExitStack() as stack:
             cluster.lease.check()
+            asked = request(
+                self._job, self._runner, bundle, self._out, owner, self._job.trial_limit_s, stack,
+                cluster.kube.secrets(), self._say,
+            )  # fmt: skip
+            # From now on: a credential that had to be waited for is not the trial's fault.
+            limit = self._limit = _Limit(self._job.trial_limit_s)
             if self._job.cache == "salted":
                 with seen.stage("image"):
                     self.image = stack.enter_context(self._salted())
@@ -71,10 +77,6 @@ class Trial:
                 )
             with seen.stage("settle"):
                 self._settle()
-            asked = request(
-                self._job, self._runner, bundle, self._out, owner, limit.left_s(), stack,
-                cluster.kube.secrets(),
-            )  # fmt: skip
             if self._job.cache == "salted":
                 asked = replace(asked, salted_image=self.image.pinned_reference)
             early = self._runner.is_here and not cluster.is_built  # compiled before the sweep
@@ -94,6 +96,7 @@ class Trial:
             with seen.stage("clusterloader"):
                 ended = self._runner.run(asked, self._say)
             with seen.stage("reading"):
+                self._adopt()
                 self._say("waiting for late events")
                 recorder.stop(_DRAIN_S)
                 self._say("reading series from Prometheus")
@@ -128,6 +131,8 @@ class Trial:
             "node_selector": dict(cluster.prometheus_node_selector),
             "thousands_of_nodes": self._job.nodes // 1000,
             "flags": list(self._settings.flags),
+            # What is scraped: another pool of the same cluster has other nodes.
+            "monitors": _monitors(self._job, self._settings),
         }
 
     def _make_namespace(self) -> None:
@@ -136,6 +141,13 @@ class Trial:
         ownership.make_namespace(kube, name, self._owner)
         if secret := self._job.image.pull_secret:
             ownership.copy_secret(kube, secret, name, self._owner)
+
+    def _adopt(self) -> None:
+        """So that what a sweep left that is killed from now on is found."""
+        try:
+            self._cluster.adopt_prometheus()
+        except EngineFailed as error:  # once more when it is torn down
+            self._seen.add("valid", [f"what ClusterLoader2 made was not marked: {error.message}"])
 
     def _write_series(
         self, measured: Sequence[NodeFacts], recorder: Recorder, started_at: datetime
@@ -233,8 +245,9 @@ def request(
     limit_s: float,
     stack: ExitStack,
     secrets: frozenset[str] = frozenset(),
+    say: Say = lambda _: None,
 ) -> Request:
-    """What CL2 is asked to do. Its credential lasts as long as `stack`."""
+    """What CL2 is asked to do. Its credential lasts as long as `stack`; `say` tells of a wait."""
     settings, cluster = job.engine, job.cluster
     assert isinstance(settings, schema.RealEngine)
     report = out / "report"
@@ -242,7 +255,7 @@ def request(
     kubeconfig: Path | None = None
     if runner.is_here:
         file = Path(settings.kubeconfig) if settings.kubeconfig else None
-        portable = stack.enter_context(credentials.portable(file, settings.context, limit_s))
+        portable = stack.enter_context(credentials.portable(file, settings.context, limit_s, say))
         kubeconfig, secrets = portable.path, secrets | frozenset(portable.secrets)
     return Request(
         bundle=bundle.directory,
@@ -258,14 +271,17 @@ def request(
             containerd_port=settings.containerd_port,
             memory_gib=cluster.prometheus_memory_gib,
             storage_class=cluster.prometheus_storage_class,
-            monitors=additional_monitors(
-                settings.containerd_port,
-                job.containerd_scrape_interval_s,
-                nodes=f"{cluster.node_prefix.replace('.', '[.]')}.+",
-            ),
+            monitors=_monitors(job, settings),
         ),
         flags=tuple(settings.flags),
         labels=owner.labels(),
+    )
+
+
+def _monitors(job: Job, settings: schema.RealEngine) -> Mapping[str, str]:
+    nodes = f"{job.cluster.node_prefix.replace('.', '[.]')}.+"
+    return additional_monitors(
+        settings.containerd_port, job.containerd_scrape_interval_s, nodes=nodes
     )
 
 
