@@ -125,9 +125,7 @@ class JobPod:
         """Why the pod does not run yet; EngineUnavailable when that will not pass."""
         if not self._pod:
             return self._require_pod()
-        fix = (
-            "imgpull cluster attach-acr, or mirror it: engine.image=…, cluster.helper_image=…"
-        )
+        fix = "imgpull cluster attach-acr, or mirror it: engine.image=…, cluster.helper_image=…"
         require_pulled(_status(self._pod, CL2), f"engine.image={self._spec.image}", fix)
         require_pulled(
             _status(self._pod, REPORT), f"cluster.helper_image={self._spec.helper_image}", fix
