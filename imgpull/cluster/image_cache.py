@@ -80,8 +80,7 @@ def warm(
         **({"command": list(image.command)} if image.command else {}),
         **({"args": list(image.args)} if image.args else {}),
     }
-    secrets = [{"name": image.pull_secret}] if image.pull_secret else []
-    spec = {"containers": [container], "imagePullSecrets": secrets}
+    spec = {"containers": [container]} | _pull_secrets(image.pull_secret)
 
     def pulled(pod: Object) -> bool | None:
         for status in (pod.get("status") or {}).get("containerStatuses") or ():
@@ -103,6 +102,10 @@ def warm(
             lambda done: say(f"bringing the image: {done} of {len(nodes)} nodes have it"),
         )  # fmt: skip
     return look(kube, job, nodes, owner, limit_s=limit_s, say=say)
+
+
+def _pull_secrets(name: str | None) -> Object:
+    return {"imagePullSecrets": [{"name": name}] if name else []}
 
 
 @contextmanager
@@ -143,8 +146,12 @@ def _run(
         "STILL_S": str(round(_STILL_S)),
     }
     doing = {"purge": "removing the image", "look": "looking for the image"}[action]
-    spec = _script_spec(job.cluster.helper_image, script)
-    with placed(kube, _name(action, owner), owner, spec, job.cluster.tolerations) as pods:
+    secret = job.image.pull_secret  # a mirror of the helper image may ask for it too
+    spec = _script_spec(job.cluster.helper_image, script) | _pull_secrets(secret)
+    with (
+        _copied_secret(kube, secret, owner),
+        placed(kube, _name(action, owner), owner, spec, job.cluster.tolerations) as pods,
+    ):
         told = _answers(pods, job, nodes, limit_s, lambda done: say(
             f"{doing}: {done} of {len(nodes)} nodes done"))  # fmt: skip
     for node, words in told.items():
