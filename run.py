@@ -31,7 +31,7 @@ if __name__ == "__main__":
         raise
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe left: run.py --help | head
+    except BrokenPipeError:  # the reader of Hydra's own words left: run.py --help | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception:

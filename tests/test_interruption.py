@@ -1,9 +1,13 @@
 """What a sweep survives: trials that fail, Ctrl-C, a full disk; and how it is continued."""
 
+import fcntl
+import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import weakref
 from collections.abc import Callable
@@ -12,6 +16,7 @@ from typing import Any
 
 import pytest
 from commands import Ended, copy_project, database, is_told, python, run_py, runs, verdicts
+from standins import eventually
 
 from imgpull import pipeline
 from imgpull.config import job as jobs
@@ -389,3 +394,48 @@ def test_a_long_sweep_is_interrupted_and_continued_by_the_same_command(tmp_path:
     assert len({record.cell_id for record in resumed.records}) == 40
     parent, children = runs(project)
     assert (parent.info.status, len(children)) == ("FINISHED", 40)
+
+
+SMALL = ("-m", "image=resource_consumer", "nodes=2", "deployments=2", "replicas=1,2",
+         "tracking=none")  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", ["leaves", "is a full disk"])
+def test_a_reader_of_the_results_that_leaves_costs_the_words_alone(
+    tmp_path: Path, reader: str
+) -> None:
+    project = copy_project(tmp_path)
+    if reader == "leaves":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open("/dev/full", os.O_WRONLY)
+    ended = subprocess.run(
+        [sys.executable, "run.py", *SMALL], cwd=project, stdout=write, stderr=subprocess.PIPE,
+        text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (ended.returncode, len([*filter(is_told, ended.stderr.splitlines())])) == (0, 2)
+    assert "Traceback" not in ended.stderr
+    (sweep,) = (project / "multirun").iterdir()
+    assert (sweep / "report.html").exists()
+    assert Ledger(sweep).read()[-1]["event"] == "ended"
+
+
+def test_a_terminal_that_is_closed_ends_no_sweep(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "run.py", *SMALL, "trials=4"],
+        cwd=project, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        ledgers = lambda: [*project.glob("multirun/*/ledger.jsonl")]  # noqa: E731
+        assert eventually(lambda: any("started" in path.read_text() for path in ledgers()), 120)
+        os.close(ours)  # the kernel tells with SIGHUP
+        assert process.wait(timeout=300) == 0
+    (ledger,) = ledgers()
+    events = Ledger(ledger.parent).read()
+    assert events[-1]["event"] == "ended"
+    assert sum(event["event"] == "finished" for event in events) == 8

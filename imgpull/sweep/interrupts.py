@@ -19,9 +19,13 @@ _holding: list[bool] = []  # one for each `held` that is open: whether it was in
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """While this lasts TERM is Ctrl-C: what was made on a cluster is removed on the way out."""
+    """While this lasts TERM is Ctrl-C: what was made on a cluster is removed on the way out.
+
+    A terminal that is closed ends nothing.
+    """
     forgotten = sys.unraisablehook
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in handled}
 
     def deliver_again(what: Any) -> None:
         if what.exc_type is KeyboardInterrupt:  # later: this very callback would forget it too
@@ -33,6 +37,7 @@ def caught() -> Iterator[None]:
 
     sys.unraisablehook = deliver_again
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if before[signal.SIGINT] is not signal.SIG_IGN:  # in the background of a shell without jobs
         signal.signal(signal.SIGINT, _interrupt)
     try:

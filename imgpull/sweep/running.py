@@ -21,6 +21,7 @@ from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, Conclusion, conclude
 from imgpull.sweep.lanes import Lanes, lanes_of
 from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits
+from imgpull.sweep.outlets import result_console
 from imgpull.sweep.plan import Planned
 from imgpull.sweep.stopping import Stopping, why_broken
 from imgpull.sweep.tracked import Tracked
@@ -211,9 +212,7 @@ class Sweep:
             self.warnings.append(warning)
 
     def _finish(self, status: int) -> int:
-        from rich.console import Console
-
-        console = Console(highlight=False)
+        console = result_console()
         left = self.left
         try:
             end = conclude(self.directory, console)
