@@ -283,6 +283,11 @@ TOKEN = jwt(iss="https://sts.windows.net/x", exp=2e9)
         ("    token: abcdefgh12345678", "abcdefgh12345678"),
         ("password: 'hunter2-hunter2'", "hunter2-hunter2"),
         ("proxy http://ann:hunter2@proxy:8080/ refused", "hunter2"),
+        ("proxy http://ann:hunter2@b@proxy:8080/ refused", "2@b"),
+        ("POST refresh_token=0.AXwA-of-azure&grant_type=refresh_token", "0.AXwA-of-azure"),
+        ("AZURE_CLIENT_SECRET=abc~defghij", "abc~defghij"),
+        ('"clientSecret": "abcdefghijk"', "abcdefghijk"),
+        (".dockerconfigjson: eyJhdXRocyI6eyJhIjp7", "eyJhdXRocyI6eyJhIjp7"),
         pytest.param(PAIR.key, PAIR.key.splitlines()[1], id="a private key"),  # made anew each time
     ],
 )

@@ -540,6 +540,15 @@ def test_the_environment_s_proxy_is_for_tls_unless_excepted(
     assert proxy.asked == []  # type: ignore[attr-defined]
 
 
+def test_a_network_of_no_proxy_is_excepted_as_kubectl_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, internal")
+    assert connection._proxy_of_environment("https://10.1.2.3:443") == ""
+    assert connection._proxy_of_environment("https://11.1.2.3:443") == "http://proxy:3128"
+
+
 def test_a_proxy_of_another_kind_is_refused(tmp_path: Path) -> None:
     cluster = {"proxy-url": "socks5://127.0.0.1:1080"}
     path = write(tmp_path / "config", "https://api.invalid", cluster=cluster)

@@ -4,6 +4,8 @@ Hides urllib3's pools and that a private key must be a file to be loaded: it is 
 that takes.
 """
 
+import contextlib
+import ipaddress
 import os
 import ssl
 import tempfile
@@ -128,9 +130,23 @@ def _proxy_of_environment(server: str) -> str:
     told = urlsplit(server)
     names = ("HTTPS_PROXY", "https_proxy") if told.scheme == "https" else ("http_proxy",)
     proxy = next((os.environ[each] for each in names if os.environ.get(each)), "")
-    if not proxy or _is_local(told.hostname or "") or proxy_bypass(told.hostname or ""):
+    host = told.hostname or ""
+    if not proxy or _is_local(host) or proxy_bypass(host) or _is_in_no_proxy(host):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_in_no_proxy(host: str) -> bool:
+    """Whether an address is in one of NO_PROXY's networks: Go knows them, Python does not."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for each in f"{os.environ.get('NO_PROXY', '')},{os.environ.get('no_proxy', '')}".split(","):
+        with contextlib.suppress(ValueError):
+            if address in ipaddress.ip_network(each.strip(), strict=False):
+                return True
+    return False
 
 
 def _is_local(host: str) -> bool:

@@ -15,18 +15,24 @@ _SHORTEST = 8  # what is shorter would blacken words
 # The field's usual spellings: headers, kubeconfigs, docker's config.json, signed addresses (Azure's
 # sig=, S3's X-Amz-Signature=), JSON web tokens, private keys.
 _PATTERNS = re.compile(
-    r"(?P<head>\b(?:Bearer|Basic)\s+|(?:\b|u0026)(?:sig|X-Amz-Signature|X-Amz-Security-Token|token)="
+    r"(?P<head>\b(?:Bearer|Basic)\s+"
+    r"|(?:\b|u0026|_)(?:sig|X-Amz-Signature|X-Amz-Security-Token|(?:refresh_|access_|id_)?token"
+    r"|password|client_secret|CLIENT_SECRET|PASSWORD|TOKEN)="
     r"|\"(?:auth|identitytoken|registrytoken|access_token|refresh_token|id_token)\\?\"\s*:\s*\\?\""
     r"|\b(?:client-key-data|client-certificate-data|clientKeyData|clientCertificateData|id-token"
-    r"|refresh-token|access-token|token|password)\\?\"?\s*:\s*(?:\\?[\"'])?)"
+    r"|refresh-token|access-token|accessToken|clientSecret"
+    r"|dockerconfigjson|token|password)\\?\"?\s*:\s*(?:\\?[\"'])?)"
     r"(?P<secret>[^\s\"'\\&,}]{8,})"
     r"|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|(?P<address>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)(?P<password>[^\s/@]+)(?=@)",
+    r"|(?P<address>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)(?P<password>[^\s/]+)(?=@)",
     re.DOTALL,
 )
 # What a line must have for any of these to be in it: the search for it costs a tenth.
-_SIGNS = re.compile(r"earer|asic|sig|ignature|oken|auth|data|Data|assword|eyJ|PRIVATE KEY|@")
+_SIGNS = re.compile(
+    r"earer|asic|sig|ignature|oken|OKEN|auth|data|Data|assword|ASSWORD|ecret|ECRET|configjson"
+    r"|eyJ|PRIVATE KEY|@"
+)
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
