@@ -1,6 +1,5 @@
 """Laws of what is done in Azure besides building: attach a registry, look what is left, check."""
 
-import io
 import json
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from aks import Aks
 from apiserver import ApiServer
 from clouds import SUBSCRIPTION, Azure
 from commands import Ended, imgpull
-from standins import install
+from standins import Terminal, install
 
 from imgpull.provisioning import expired
 from imgpull.provisioning.az import Az, Group
@@ -51,7 +50,7 @@ def scope(subscription: str, name: str) -> str:
 def test_attach_shows_the_role_before_it_asks_and_gives_nothing_when_declined(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     ran = attach(azure, "near", *CLUSTER)
     shown = ran.out.partition("give this role?")[0]
     assert f"AcrPull on {scope(SUBSCRIPTION, 'near')}" in shown
@@ -141,7 +140,7 @@ def test_the_janitor_asks_first_and_a_dry_run_never_deletes(
 ) -> None:
     with_groups(azure, over=ours(-2))
     assert janitor(azure, "--dry-run", "--yes").status == 0
-    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert janitor(azure).status == 1
     assert "over" in azure.groups
 
@@ -149,9 +148,9 @@ def test_the_janitor_asks_first_and_a_dry_run_never_deletes(
 def test_the_group_that_aks_keeps_goes_with_its_cluster_and_alone_is_found(azure: Azure) -> None:
     managed = f"/subscriptions/{SUBSCRIPTION}/resourcegroups/over/providers/x/managedClusters/c"
     with_groups(azure, over=ours(-2), MC_over=ours(-2, managedBy=managed))
-    assert [each.group.name for each in expired.look(Az())] == ["over"]
+    assert [each.group.name for each in expired.look(Az(), {}, print)] == ["over"]
     with_groups(azure, over=ours(-2, tags={}))
-    assert [each.group.name for each in expired.look(Az())] == ["MC-over"]
+    assert [each.group.name for each in expired.look(Az(), {}, print)] == ["MC-over"]
 
 
 def test_what_the_janitor_cannot_delete_is_listed_with_exit_status_1(azure: Azure) -> None:
@@ -179,7 +178,7 @@ def test_a_group_that_became_anothers_meanwhile_is_left_alone(azure: Azure) -> N
     with_groups(azure, over=ours(-2))
     from imgpull.provisioning.running import Limits
 
-    found = expired.look(Az())
+    found = expired.look(Az(), {}, print)
     with_groups(azure, over=ours(5))
     assert expired.remove(Az(), found, lambda _: None, Limits()) == []
     assert "over" in azure.groups

@@ -21,7 +21,9 @@ INSTALL = "install the Azure CLI: learn.microsoft.com/cli/azure/install-azure-cl
 LOGIN = "az login, then az account set --subscription NAME"
 
 _DELETE_S = 3600.0
-_MISSING = ("ResourceGroupNotFound", "ResourceNotFound", "could not be found", "was not found")
+# Only this code says that a group is gone: a subscription or tenant that is not seen "could not be
+# found" either, and the cluster in it runs on.
+_MISSING = "ResourceGroupNotFound"
 
 
 class AzFailed(EngineFailed):
@@ -29,8 +31,8 @@ class AzFailed(EngineFailed):
 
     @property
     def is_missing(self) -> bool:
-        """Whether what was asked for does not exist."""
-        return any(word in self.message for word in _MISSING)
+        """Whether the resource group that was asked for does not exist."""
+        return _MISSING in self.message
 
 
 @dataclass(frozen=True)
