@@ -212,6 +212,7 @@ def test_doctor_says_ok_where_a_cluster_could_be_built(azure: Azure) -> None:
     ran = doctor(azure, "nodes=3")
     assert ran.status == 0, ran.out
     for check in ("description", "terraform: 1.11.4", "az: 2.80.0", "login: me@example.com",
+                  "kubernetes: AKS builds 1.34 in eastus",
                   "quota: 500 of 500 vCPUs of standardDDSv5Family"):  # fmt: skip
         assert f"ok       {check}" in ran.out
 
@@ -225,6 +226,11 @@ def test_doctor_says_ok_where_a_cluster_could_be_built(azure: Azure) -> None:
         ({"usage": {"cores": [0, 10]}}, [], "quota: 10 of 10 vCPUs of all families", "Quotas"),
         ({"restricted": {"Standard_D4ds_v5": "NotAvailableForSubscription"}}, [],
          "Standard_D4ds_v5 is not to be had in eastus", "az vm list-skus"),
+        ({"kubernetes": ["1.33", "1.35"]}, [], "AKS builds no 1.34 in eastus, but 1.33, 1.35",
+         "az aks get-versions --location eastus"),
+        ({}, ["cluster.kubernetes_version=1.28"], "AKS builds no 1.28 in eastus, but 1.33, 1.34",
+         "az aks get-versions"),
+        ({}, ["cluster.kubernetes_version=1.34.7"], "AKS builds no 1.34.7", "az aks get-versions"),
         ({}, ["cluster.node.vm_size=Standard_D9x_v9"], "eastus has no Standard_D9x_v9",
          "az vm list-skus"),
         ({}, ["cluster.kubelet.registryPullQPS=0"], "registryPullQPS=0", "registryPullQPS=5"),

@@ -122,6 +122,16 @@ class Az:
         )  # fmt: skip
         return next((row for row in rows if row.get("name") == vm_size), None)
 
+    def versions(self, region: str) -> list[str]:
+        """Kubernetes versions that AKS builds in a region without long-term support's own plan."""
+        told = self._json("aks", "get-versions", "--location", region)
+        return [
+            version
+            for row in (told or {}).get("values", ())
+            if "KubernetesOfficial" in (row.get("capabilities") or {}).get("supportPlan", ())
+            for version in (row["version"], *(row.get("patchVersions") or {}))
+        ]
+
     def group(self, name: str) -> Group | None:
         """A resource group, ours or not; None when there is none."""
         try:

@@ -72,7 +72,9 @@ def _require_nothing_outside(
     trouble: ImgpullError | None, again: str,
 ) -> None:  # fmt: skip
     """EngineFailed when the state knows of something that no group of ours held."""
-    if trouble is None:
+    scope = values["registry_id"]
+    # All but a role on a registry elsewhere went with our group, whatever the state says.
+    if trouble is None or (group is None and not scope):
         return
     known = terraform.resources()
     if known and group is not None:
@@ -81,8 +83,7 @@ def _require_nothing_outside(
             f"left alone; Terraform knows of: {', '.join(known)}",
             hint=f"ask its owner ({group.owner}), then {again}",
         )
-    scope = values["registry_id"]
-    if scope and any(each.startswith(_ROLE) for each in known):
+    if any(each.startswith(_ROLE) for each in known):
         orphans = f"az role assignment list --scope {scope} --role AcrPull"
         raise EngineFailed(
             f"{trouble.message}; its resource group is gone, and the role AcrPull of its nodes on "
