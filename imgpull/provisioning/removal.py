@@ -88,8 +88,8 @@ def _require_nothing_outside(
         raise EngineFailed(
             f"{trouble.message}; its resource group is gone, and the role AcrPull of its nodes on "
             f"{scope} is left",
-            hint=f"az role assignment delete --ids $({orphans} --query \"[?principalName==''].id\" "
-            f"--output tsv), then {again}",
+            hint=f"{again}; before it, where this login may not: az role assignment delete --ids "
+            f"$({orphans} --query \"[?principalName==''].id\" --output tsv)",
         )
 
 
