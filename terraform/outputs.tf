@@ -42,6 +42,6 @@ output "resource_group" {
 }
 
 output "expiry" {
-  description = "From when on `imgpull janitor --azure` removes all of it."
+  description = "From when on `imgpull janitor --azure --yes` removes all of it: nothing does by itself."
   value       = var.tags["expiry"]
 }

@@ -4,6 +4,7 @@ Hides where the programs of tests/programs find what they shall do, and what the
 been started.
 """
 
+import io
 import json
 import os
 import sys
@@ -96,6 +97,13 @@ def install(name: str, directory: Path) -> None:
     _, _, code = (PROGRAMS / name).read_text("utf-8").partition("\n")
     (directory / name).write_text(f"#!{sys.executable} -IS\n{code}", encoding="utf-8")
     (directory / name).chmod(0o755)
+
+
+class Terminal(io.StringIO):
+    """Somebody who types this."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def is_running(pid: int) -> bool:

@@ -1,6 +1,5 @@
 """Laws of what is done in Azure besides building: attach a registry, look what is left, check."""
 
-import io
 import json
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from aks import Aks
 from apiserver import ApiServer
 from clouds import SUBSCRIPTION, Azure
 from commands import Ended, imgpull
-from standins import install
+from standins import Terminal, install
 
 from imgpull.provisioning import expired
 from imgpull.provisioning.az import Az, Group
@@ -51,7 +50,7 @@ def scope(subscription: str, name: str) -> str:
 def test_attach_shows_the_role_before_it_asks_and_gives_nothing_when_declined(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     ran = attach(azure, "near", *CLUSTER)
     shown = ran.out.partition("give this role?")[0]
     assert f"AcrPull on {scope(SUBSCRIPTION, 'near')}" in shown
@@ -141,7 +140,7 @@ def test_the_janitor_asks_first_and_a_dry_run_never_deletes(
 ) -> None:
     with_groups(azure, over=ours(-2))
     assert janitor(azure, "--dry-run", "--yes").status == 0
-    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert janitor(azure).status == 1
     assert "over" in azure.groups
 
@@ -149,9 +148,9 @@ def test_the_janitor_asks_first_and_a_dry_run_never_deletes(
 def test_the_group_that_aks_keeps_goes_with_its_cluster_and_alone_is_found(azure: Azure) -> None:
     managed = f"/subscriptions/{SUBSCRIPTION}/resourcegroups/over/providers/x/managedClusters/c"
     with_groups(azure, over=ours(-2), MC_over=ours(-2, managedBy=managed))
-    assert [each.group.name for each in expired.look(Az())] == ["over"]
+    assert [each.group.name for each in expired.look(Az(), {}, print)] == ["over"]
     with_groups(azure, over=ours(-2, tags={}))
-    assert [each.group.name for each in expired.look(Az())] == ["MC-over"]
+    assert [each.group.name for each in expired.look(Az(), {}, print)] == ["MC-over"]
 
 
 def test_what_the_janitor_cannot_delete_is_listed_with_exit_status_1(azure: Azure) -> None:
@@ -179,7 +178,7 @@ def test_a_group_that_became_anothers_meanwhile_is_left_alone(azure: Azure) -> N
     with_groups(azure, over=ours(-2))
     from imgpull.provisioning.running import Limits
 
-    found = expired.look(Az())
+    found = expired.look(Az(), {}, print)
     with_groups(azure, over=ours(5))
     assert expired.remove(Az(), found, lambda _: None, Limits()) == []
     assert "over" in azure.groups
@@ -213,6 +212,7 @@ def test_doctor_says_ok_where_a_cluster_could_be_built(azure: Azure) -> None:
     ran = doctor(azure, "nodes=3")
     assert ran.status == 0, ran.out
     for check in ("description", "terraform: 1.11.4", "az: 2.80.0", "login: me@example.com",
+                  "kubernetes: AKS builds 1.34 in eastus",
                   "quota: 500 of 500 vCPUs of standardDDSv5Family"):  # fmt: skip
         assert f"ok       {check}" in ran.out
 
@@ -226,6 +226,11 @@ def test_doctor_says_ok_where_a_cluster_could_be_built(azure: Azure) -> None:
         ({"usage": {"cores": [0, 10]}}, [], "quota: 10 of 10 vCPUs of all families", "Quotas"),
         ({"restricted": {"Standard_D4ds_v5": "NotAvailableForSubscription"}}, [],
          "Standard_D4ds_v5 is not to be had in eastus", "az vm list-skus"),
+        ({"kubernetes": ["1.33", "1.35"]}, [], "AKS builds no 1.34 in eastus, but 1.33, 1.35",
+         "az aks get-versions --location eastus"),
+        ({}, ["cluster.kubernetes_version=1.28"], "AKS builds no 1.28 in eastus, but 1.33, 1.34",
+         "az aks get-versions"),
+        ({}, ["cluster.kubernetes_version=1.34.7"], "AKS builds no 1.34.7", "az aks get-versions"),
         ({}, ["cluster.node.vm_size=Standard_D9x_v9"], "eastus has no Standard_D9x_v9",
          "az vm list-skus"),
         ({}, ["cluster.kubelet.registryPullQPS=0"], "registryPullQPS=0", "registryPullQPS=5"),

@@ -1,6 +1,5 @@
 """Laws of a cluster's life: built as described, given back whole, and never another's."""
 
-import io
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from aks import Aks, not_ready
 from apiserver import ApiServer
 from clouds import SECRET, Azure
 from commands import ROOT, Ended, imgpull
-from standins import eventually
+from standins import Terminal, eventually
 
 FITS = ("cluster=aks_d4ds_v5", "nodes=3", "cluster.region=westeurope")
 GROUP = "imgpull-aks-d4ds-v5"
@@ -47,7 +46,7 @@ def place(azure: Azure) -> Path:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{text}\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{text}\n"))
 
 
 def test_up_builds_what_is_described_and_says_what_to_type_next(azure: Azure) -> None:

@@ -1,6 +1,5 @@
 """Laws of sweeps whose cluster is built for them: once a shape, given back, and never forgotten."""
 
-import io
 import json
 import shutil
 import sys
@@ -14,7 +13,7 @@ from apiserver import ApiServer
 from clouds import SECRET, Azure
 from commands import Ended, database, run_py
 from fleets import Fleet
-from standins import REPORTS, clusterloader, docker
+from standins import REPORTS, Terminal, clusterloader, docker
 
 from imgpull import engines
 from imgpull.config.compose import composed_job
@@ -68,13 +67,6 @@ def sweep(azure: Azure, root: Path, tmp_path: Path) -> Sweep:
 def sweeps(root: Path) -> list[Path]:
     """What is left of sweeps."""
     return list((root / "multirun").glob("*"))
-
-
-class Terminal(io.StringIO):
-    """Somebody who types this."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @slow
@@ -237,7 +229,7 @@ def test_a_sweep_that_failed_keeps_its_cluster_and_goes_on_with_it(
     assert ran.records[1].verdict == "failed"
     assert "ErrCode_InsufficientVCPUQuota" in ran.records[1].reasons[0]
     name = cluster_of(azure)
-    assert f"the cluster {name} is kept until" in ran.err
+    assert f"the cluster {name} is kept: " in ran.err
     assert "price unknown" in ran.err
     assert f"imgpull cluster down {name}" in ran.err
     azure.behave()
@@ -269,7 +261,7 @@ def test_another_machine_is_another_pool_of_the_same_cluster(sweep: Sweep, azure
     assert len(azure.groups) == 1
     assert told[1]["changes"] == ["update azurerm_kubernetes_cluster_node_pool.measured"]
     assert "cluster cannot be told from the order of provisioning" in ran.out
-    assert "is kept until" in ran.err
+    assert "nothing ends it by itself" in ran.err
     assert [e["done"] for e in ran.events if e["event"] == "given back" and "done" in e] == ["kept"]
 
 
@@ -380,7 +372,7 @@ def test_a_change_that_fails_in_the_middle_costs_its_trials_and_lists_the_cluste
     assert ran.records[1].error is not None
     assert ran.records[1].error.hint
     name = cluster_of(azure)
-    assert f"the cluster {name} is kept until" in ran.err
+    assert f"the cluster {name} is kept: " in ran.err
     assert f"end it:  imgpull cluster down {name}" in ran.err
     (failed,) = (e for e in ran.events if e["event"] == "provisioning failed")
     assert failed["left"] is True

@@ -1,13 +1,18 @@
 """Made images on their way into a registry: logins, refusals, and what gets lost half-way."""
 
+import io
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tls
 import trustme
+from commands import Ended, imgpull
+from images import image, payload
 from registries import CUT, Registry, docker_registry
+from standins import Terminal
 
 from imgpull.cluster.registry import inspect
 from imgpull.cluster.registry_login import Login, Logins
@@ -41,6 +46,7 @@ def registry() -> Iterator[Registry]:
 def soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No long pauses, and no login of this machine's."""
     monkeypatch.setattr(pushing, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pushing, "_PATIENCE_S", 1.0)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
 
 
@@ -104,6 +110,22 @@ def test_a_chunk_that_did_not_arrive_is_sent_again(registry: Registry, reply: ob
     assert inspect(f"{registry.server}/team/made:1", credentials=anybody, download=True)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_registry_that_throttles_is_waited_for_as_long_as_it_asks(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(pushing, "_PATIENCE_S", 300.0)
+    monkeypatch.setattr(pushing.time, "sleep", pauses.append)
+    registry.script(UPLOADS, *[(status, {"Retry-After": "20"})] * 8)
+    assert pushed(registry.server)
+    assert pauses == [20.0] * 8
+    registry.script(UPLOADS, *[(status, {"Retry-After": "20"})] * 20)
+    with pytest.raises(EngineUnavailable, match=f"answers {status}"):
+        pushed(registry.server, salt="2")
+    assert 250 < sum(pauses[8:]) <= 300
+
+
 def test_an_upload_that_a_registry_forgot_begins_again(registry: Registry) -> None:
     registry.forget_after = 4
     built = pushed(registry.server, IMAGE)
@@ -164,6 +186,35 @@ def test_a_deleted_image_is_gone_and_so_is_nothing_else(registry: Registry) -> N
     assert inspect(f"{registry.server}/team/made:2", credentials=anybody).digest == other.digest
     with pytest.raises(ConfigError, match="is not there"):
         pushing.delete(f"{registry.server}/team/made:1", anybody)
+
+
+def delete(reference: str, *more: str) -> Ended:
+    return imgpull(Path.cwd(), "image", "delete", reference, *more)
+
+
+def test_delete_asks_first_and_names_yes_where_nobody_can_be_asked(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed(registry.server)
+    name = f"{registry.server}/team/made:1"
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    assert delete(name).status == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ran = delete(name)
+    assert ran.status == 2
+    assert "--yes" in ran.err
+    assert registry.tagged("team/made") == ["1"]
+    assert delete(name, "--yes").status == 0
+    assert registry.tagged("team/made") == []
+
+
+@pytest.mark.parametrize("as_index", [False, True])
+def test_delete_takes_nothing_that_imgpull_did_not_make(registry: Registry, as_index: bool) -> None:
+    registry.put("team/theirs", "1", image([payload("theirs", 1000)]), as_index=as_index)
+    ran = delete(f"{registry.server}/team/theirs:1", "--yes")
+    assert ran.status == 2
+    assert "was not made by imgpull" in ran.err
+    assert registry.tagged("team/theirs") == ["1"]
 
 
 def test_a_registry_that_deletes_nothing_says_so(registry: Registry) -> None:

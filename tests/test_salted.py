@@ -1,5 +1,8 @@
 """cache=salted: each trial's image is its own, is there while it runs, and goes afterwards."""
 
+import base64
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +119,13 @@ def test_no_two_attempts_share_a_layer(trials: Trials) -> None:
     assert len({layer.digest for held in trials.seen for layer in held.layers}) == 6
 
 
+def test_a_directory_that_is_used_again_makes_other_images(trials: Trials) -> None:
+    trials.run()
+    shutil.rmtree(trials.directory / "cell-t1-1")
+    trials.run()
+    assert len({layer.digest for held in trials.seen for layer in held.layers}) == 4
+
+
 def test_a_salt_is_no_part_of_a_cell_s_identity(trials: Trials) -> None:
     asked = trials.job
     elsewhere = replace(asked, engine=replace(asked.engine, salted_repository="reg.io/else"))
@@ -160,6 +170,24 @@ def test_a_repository_that_cannot_be_written_to_is_found_before_the_first_trial(
     trials.registry.script(r"/v2/salted/blobs/uploads/", (403, {}))
     with pytest.raises(EngineUnavailable, match="does not let an anonymous user write to salted"):
         engines.build(trials.job).check()
+
+
+@pytest.mark.parametrize(
+    ("told", "is_warned"), [({"exp": 1893456000}, True), ({}, False), ("no token", False)]
+)
+def test_a_login_that_ends_is_told_before_the_first_trial(
+    trials: Trials, told: object, is_warned: bool
+) -> None:
+    parts = [base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=")
+             for each in ({"alg": "RS256"}, told)]  # fmt: skip
+    login = {"auths": {trials.registry.server: {"identitytoken": ".".join([*parts, "signed"])}}}
+    (trials.directory / "config.json").write_text(json.dumps(login))
+    findings = engines.build(trials.job).findings()  # type: ignore[attr-defined]
+    found = [each for each in findings if each.check == "salted image" and each.state == "warning"]
+    assert bool(found) == is_warned
+    for each in found:
+        assert "ends at 2030-01-01 00:00 UTC" in each.message
+        assert "az acr login" in each.fix
 
 
 # -------------------------------------------------------------------------- bundle and request

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imgpull import units
-from imgpull.errors import ConfigError
+from imgpull.cli.asking import Yes, agrees, confirm
+from imgpull.errors import ConfigError, ImgpullError
 
 if TYPE_CHECKING:
     from imgpull.config.job import Job
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from imgpull.provisioning.running import Limits
     from imgpull.provisioning.variables import Machines
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Limit = Annotated[
     str, typer.Option(help="How long one command of terraform may take; then it is told to stop.")
 ]
@@ -80,8 +80,8 @@ def down(name: Name, yes: Yes = False, limit: Limit = "2h") -> None:
     typer.echo(f"destroyed with the resource group {values['resource_group_name']}")
     if values["registry_name"]:
         typer.echo(f"and the registry {values['registry_name']} with every image in it")
-    _confirm("destroy it?", yes)
-    with _ends_politely():
+    confirm("destroy it?", yes)
+    with _ends_politely(f"imgpull cluster down {name} --yes"):
         lifecycle.give_back(name, _say, limits=_limits(limit))
     typer.echo(f"cluster {name} is destroyed; nothing of it is left here or in Azure")
 
@@ -132,7 +132,7 @@ def attach_acr(
     if what.is_there:
         typer.echo("it is there already: nothing to do")
         return
-    _confirm("give this role?", yes)
+    confirm("give this role?", yes)
     attach.attach(what, _say)
     typer.echo(f"undo:      {what.undo}")
 
@@ -145,32 +145,48 @@ def doctor(job: "Job") -> "Iterator[Any]":
     return requirements.findings(job, machines_of(job))
 
 
-def janitor(*, dry_run: bool, yes: bool) -> None:
-    """`imgpull janitor --azure`: what of ours is in Azure; what is expired goes when told."""
+def janitor(*, dry_run: bool, yes: bool, subscription: str | None = None) -> None:
+    """`imgpull janitor --azure`: what of ours is in Azure; what is expired goes when told.
+
+    Without a subscription: az's current one, and those of the clusters made from here.
+    """
     from imgpull.provisioning import expired
     from imgpull.provisioning.az import Az
     from imgpull.provisioning.running import Limits
 
-    limits = Limits()
-    account = Az(None, limits).account()
-    az = Az(account.subscription, limits)
-    price, currency = _prices()
-    found = expired.look(az, price, currency)
-    for each in found:
-        typer.echo(f"{each.group.name}: {_expiry_text(each.left_s())}; {each.group.owner}, sweep "
-                   f"{each.group.sweep}; {each.cost}")  # fmt: skip
-    over = [each for each in found if each.is_expired]
-    typer.echo(f"{account.name}: {len(found)} of ours, {len(over)} expired")
-    if dry_run or not over:
-        return
-    _confirm(f"delete {', '.join(each.group.name for each in over)}?", yes)
-    with _ends_politely():
-        still = expired.remove(az, over, _say, limits)
+    limits, (price, currency) = Limits(), _prices()
+    untold: list[str] = []
+    here = expired.made_here(untold.append)
+    first = Az(subscription, limits).account()
+    others = (
+        [] if subscription else sorted({each for _, each in here.values()} - {first.subscription})
+    )
+    over, still = [], []
+    for each in (first.subscription, *others):
+        az = Az(each, limits)
+        try:
+            name = first.name if each == first.subscription else az.account().name
+            found = expired.look(az, here, untold.append, price, currency)
+        except ImgpullError as error:
+            untold.append(f"subscription {each}: {error}")
+            continue
+        for one in found:
+            typer.echo(f"{one.group.name}: {_expiry_text(one.left_s())}; {one.group.owner}, sweep "
+                       f"{one.group.sweep}; {one.cost}")  # fmt: skip
+        gone = [one for one in found if one.is_expired]
+        over += [(az, one) for one in gone]
+        typer.echo(f"{name}: {len(found)} of ours, {len(gone)} expired")
+    if over and not dry_run:
+        confirm(f"delete {', '.join(one.group.name for _, one in over)}?", yes)
+        with _ends_politely("imgpull janitor --azure"):
+            still = [line for az, one in over for line in expired.remove(az, [one], _say, limits)]
+        typer.echo(f"{len(over) - len(still)} removed")
     for line in still:
         typer.echo(f"still there: {line}", err=True)
-    if still:
+    for line in untold:
+        typer.echo(f"not looked at: {line}", err=True)
+    if still or untold:
         raise typer.Exit(1)
-    typer.echo(f"{len(over)} removed")
 
 
 def _say(text: str) -> None:
@@ -190,18 +206,12 @@ def _limits(text: str) -> "Limits":
     return limits_of(seconds)
 
 
-def _confirm(question: str, yes: bool) -> None:
-    if not yes and not typer.confirm(question):
-        typer.echo("nothing was done")
-        raise typer.Exit(1)
-
-
 def _asks(yes: bool, job: "Job | None" = None) -> "Callable[[Proposal], bool]":
     """A function that shows a proposal and asks whether to go on."""
 
     def agree(proposal: "Proposal") -> bool:
         _show(proposal, job)
-        return yes or typer.confirm("go on?")
+        return agrees("go on?", yes)
 
     return agree
 
@@ -226,7 +236,8 @@ def _show(proposal: "Proposal", job: "Job | None") -> None:
         typer.echo("  note:     AKS recommends its Free tier for fewer than 10 nodes: a slow API "
                    "server is measured too; cluster.azure.sku_tier=Standard")  # fmt: skip
     typer.echo(f"  cost:     {_cost(proposal.machines, values['location'])}")
-    typer.echo(f"  expiry:   {proposal.expiry}, then imgpull janitor --azure removes it\n")
+    typer.echo(f"  expiry:   {proposal.expiry}, and nothing ends it by itself then: by cron, "
+               "imgpull janitor --azure --yes\n")  # fmt: skip
 
 
 def _machines_text(values: Mapping[str, Any]) -> str:
@@ -267,7 +278,6 @@ def _tell_next(made: "Provisioned", overrides: Sequence[str]) -> None:
 
 
 def _tell_status(name: str, values: Mapping[str, Any]) -> None:
-    from imgpull.errors import ImgpullError
     from imgpull.provisioning.az import Az
     from imgpull.provisioning.variables import EXPIRY, SWEEP, machines
 
@@ -297,8 +307,11 @@ def _expiry_text(left_s: float | None) -> str:
 
 
 @contextmanager
-def _ends_politely() -> Iterator[None]:
-    """Exit status of what was declined or interrupted; what exists was said already."""
+def _ends_politely(again: str = "") -> Iterator[None]:
+    """Exit status of what was declined or interrupted.
+
+    `again` is the command that goes on; without one, what exists was said already.
+    """
     from imgpull.provisioning.lifecycle import Declined
 
     try:
@@ -307,4 +320,6 @@ def _ends_politely() -> Iterator[None]:
         typer.echo("nothing was done")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
+        if again:
+            typer.echo(f"interrupted: something may be left; go on: {again}")
         raise typer.Exit(130) from None

@@ -85,11 +85,15 @@ def janitor(
     azure: Annotated[
         bool, typer.Option("--azure", help="Clusters of ours in Azure whose expiry is over.")
     ] = False,
+    subscription: Annotated[
+        str | None,
+        typer.Option(help="With --azure; default: az's current one, and those of clusters here."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --azure: do not ask.")] = False,
 ) -> None:
     """Find and remove what a killed sweep left on a cluster, and only that."""
     if azure:
-        aks.janitor(dry_run=dry_run, yes=yes)
+        aks.janitor(dry_run=dry_run, yes=yes, subscription=subscription)
         return
     from imgpull.cluster import janitor as cleaning
     from imgpull.cluster.kube import Kube

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgpull import units
+from imgpull.cli.asking import Yes, confirm
 from imgpull.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,11 +88,20 @@ def build(
 
 def delete(
     reference: Annotated[str, typer.Argument(help="registry/repository:tag, or …@sha256:…")],
+    yes: Yes = False,
 ) -> None:
-    """Delete an image from its registry; its layers go with the registry's garbage collection."""
+    """Delete an image made by imgpull; its layers go with the registry's garbage collection."""
     from imgpull.images import pushing
+    from imgpull.images.building import SALT_LABEL
 
-    digest = pushing.delete(reference)
+    found, labels = pushing.labels(reference)
+    if SALT_LABEL not in labels:
+        raise ConfigError(
+            f"{reference} was not made by imgpull: it has no label {SALT_LABEL}",
+            hint="what others made, their registry deletes: az acr repository delete, for example",
+        )
+    confirm(f"delete {found} (salt {labels[SALT_LABEL]}) with all its tags?", yes)
+    digest = pushing.delete(found)
     typer.echo(f"{digest} deleted; its layers are freed when the registry collects garbage")
 
 

@@ -20,6 +20,7 @@ _TIMEOUT_S = 30.0
 _TRIES = 5
 _LONGEST_PAUSE_S = 30.0
 _CHUNK_BYTES = 2**20
+_THROTTLED = (429, 503)
 _LOOPBACK = re.compile(r"(?:localhost|127\.[0-9.]+|\[::1\])(?::[0-9]+)?")
 
 
@@ -28,7 +29,10 @@ class Missing(Exception):
 
 
 class Busy(EngineUnavailable):
-    """It did not answer, or not now: it may another time."""
+    """It did not answer, or not now: it may another time, after as long as it asked for."""
+
+    pause_s = 0.0
+    is_throttled = False  # it answers, and wants fewer questions
 
 
 class Declined(EngineUnavailable):
@@ -162,9 +166,13 @@ class Repository:
             declined = self._unavailable(f"answers {status}", _mends(status), Declined)
             declined.status = status
             raise declined from error
+        asked = error.response.headers.get("Retry-After", "")
         if is_last:
-            raise self._unavailable(f"answers {status}", "try again later", Busy) from error
-        time.sleep(_pause_s(error.response.headers.get("Retry-After", ""), tried))
+            busy = self._unavailable(f"answers {status}", "try again later", Busy)
+            busy.is_throttled = status in _THROTTLED
+            busy.pause_s = float(asked) if asked.isdigit() else 0.0
+            raise busy from error
+        time.sleep(_pause_s(asked, tried))
 
     def _refused(self, status: int) -> EngineUnavailable:
         host = self.host

@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ class Login:
 
     username: str
     password: str = field(repr=False)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When a token's time is over; None for a password, and a token that does not tell."""
+        payload = f"{self.password}..".split(".")[1]
+        try:
+            told = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            return datetime.fromtimestamp(told["exp"], UTC)
+        except (ValueError, TypeError, LookupError, OverflowError):
+            return None  # no JWT (RFC 7519)
 
 
 # The login for a repository ("host/path"), or None to be anonymous there.

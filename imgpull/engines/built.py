@@ -1,8 +1,8 @@
 """A cluster that is built for a sweep, and brought to each trial's shape before the trial.
 
 Hides when Terraform is run: at the opening, at another shape, when the expiry comes near, and at
-the end. A sweep that ended well gives the cluster back; one that did not keeps it until its expiry,
-so that it can be resumed: its name follows from the sweep's, so that it is found again.
+the end. A sweep that ended well gives the cluster back; one that did not keeps it, so that it can
+be resumed: its name follows from the sweep's, so that it is found again.
 """
 
 import shutil
@@ -228,10 +228,14 @@ class BuiltCluster:
         building = self._building
         until = f"{standing.expiry:%Y-%m-%d %H:%M} UTC"
         cost = building.cost(standing.machines, standing.region)
-        building.announce(f"the cluster {self.name} is kept until {until}: {cost}")
+        building.announce(
+            f"the cluster {self.name} is kept: {cost}; it expires at {until}, and nothing ends it "
+            "by itself"
+        )
         if not well and (building.directory / "multirun.yaml").exists():
             building.announce(f"go on:   imgpull resume {building.directory}")
         building.announce(f"end it:  imgpull cluster down {self.name}")
+        building.announce("or, by cron, once it is expired: imgpull janitor --azure --yes")
         self._tell(
             "given back", cluster=self.name, shape=self.shape.text if self.shape else None,
             done="kept", seconds=0.0, node_hours=self._meter.node_hours(),

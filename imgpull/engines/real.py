@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imgpull import render
 from imgpull.cluster import credentials, preflight
-from imgpull.cluster.findings import Finding, of_error, ok
+from imgpull.cluster.findings import Finding, of_error, ok, warning
 from imgpull.cluster.ownership import Owner
 from imgpull.config import schema
 from imgpull.config.job import Job
@@ -68,14 +68,22 @@ class RealEngine:
             file = Path(self._settings.kubeconfig) if self._settings.kubeconfig else None
             yield from credentials.lasting(file, self._settings.context, self._job.trial_limit_s)
         if self._job.cache == "salted":
-            yield self._salted()
+            yield from self._salted()
 
-    def _salted(self) -> Finding:
+    def _salted(self) -> Iterator[Finding]:
         check, repository = "salted image", self._settings.salted_repository or ""
+        host = repository.partition("/")[0]
         try:
-            return ok(check, salted.check(self._job.image, repository))
+            yield ok(check, salted.check(self._job.image, repository))
+            if ends := salted.login_ends(repository):
+                yield warning(
+                    check,
+                    f"the login to {host} ends at {ends:%Y-%m-%d %H:%M} UTC: later pushes fail",
+                    "log in again before then, also while the sweep runs: az acr login --name "
+                    f"{host.partition('.')[0]}; or docker login with a password, which lasts",
+                )
         except ImgpullError as error:
-            return of_error(check, error, f"docker login {repository.partition('/')[0]}")
+            yield of_error(check, error, f"docker login {host}")
 
     def validate(self, files: Mapping[str, str]) -> None:
         """Let CL2 compile the bundle, before a Prometheus is brought up for it."""

@@ -6,6 +6,7 @@ Of the libraries, `dxf` uploads only under a digest that is known before, and `o
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,7 +20,8 @@ from imgpull.errors import ConfigError, EngineUnavailable
 # As Azure's own SDK sends them to ACR. A registry may ask for larger ones.
 _CHUNK_BYTES = 4 * 2**20
 _TRIES = 5
-_FIRST_PAUSE_S = 0.5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_PATIENCE_S = 300.0  # with a registry that throttles, for one chunk
 _OCTETS = "application/octet-stream"
 # What a registry says to an upload that it does not know any more, or not so far.
 _FORGOTTEN = (400, 416)
@@ -134,24 +136,21 @@ class Upload:
             raise
 
     def _send(self, chunk: bytes) -> None:
-        for tried in range(1, _TRIES + 1):
-            end = self._sent_bytes + len(chunk)
-            headers = {
-                "Content-Type": _OCTETS, "Content-Range": f"{self._sent_bytes}-{end - 1}",
-            }  # fmt: skip
+        tried, waited_s = 0, 0.0
+        while True:
             try:
-                self._follow(self._repository.send("patch", self._url, chunk, headers, tries=1))
-            except Busy:
-                if tried == _TRIES:
+                if tried:
+                    chunk = chunk[self._take_arrived(len(chunk)) :]
+                if chunk:
+                    self._patch(chunk)
+            except Busy as error:
+                backoff_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tried)
+                tried, pause_s = tried + 1, max(error.pause_s, backoff_s)
+                waited_s += pause_s
+                # Throttling passes in minutes; what is broken stays so.
+                if waited_s > _PATIENCE_S or (tried == _TRIES and not error.is_throttled):
                     raise
-                time.sleep(_FIRST_PAUSE_S * 2 ** (tried - 1))
-                arrived = self._arrived_bytes() - self._sent_bytes
-                if not 0 <= arrived <= len(chunk):
-                    raise LostBlob from None
-                chunk = chunk[arrived:]
-                self._sent_bytes += arrived
-                if not chunk:
-                    return
+                time.sleep(pause_s)
             except Missing as error:
                 raise LostBlob from error
             except Declined as error:
@@ -159,13 +158,26 @@ class Upload:
                     raise LostBlob from error
                 raise
             else:
-                self._sent_bytes = end
                 return
+
+    def _patch(self, chunk: bytes) -> None:
+        end = self._sent_bytes + len(chunk)
+        headers = {"Content-Type": _OCTETS, "Content-Range": f"{self._sent_bytes}-{end - 1}"}
+        self._follow(self._repository.send("patch", self._url, chunk, headers, tries=1))
+        self._sent_bytes = end
+
+    def _take_arrived(self, of_bytes: int) -> int:
+        """How much of a chunk came through although nothing said so; LostBlob for nonsense."""
+        arrived = self._arrived_bytes() - self._sent_bytes
+        if not 0 <= arrived <= of_bytes:
+            raise LostBlob
+        self._sent_bytes += arrived
+        return arrived
 
     def _arrived_bytes(self) -> int:
         """How much of the upload the registry has; LostBlob when it does not know."""
         try:
-            told = self._repository.send("get", self._url)
+            told = self._repository.send("get", self._url, tries=1)
         except (Missing, Declined) as error:
             raise LostBlob from error
         self._follow(told)
@@ -179,6 +191,24 @@ class Upload:
         self._url = told.get("Location", self._url)
 
 
+def labels(reference: str, credentials: Logins | None = None) -> tuple[str, Mapping[str, str]]:
+    """The reference by digest of what is there, and its labels; ConfigError when there is none."""
+    host, path, tag, digest = registry.parts(reference)
+    with Repository(host, path, credentials or docker_logins()) as repository:
+        try:
+            found, manifest = repository.manifest(digest or tag)
+            # An index has no configuration, and none of ours is one.
+            config = (
+                repository.blob(manifest["config"]["digest"]) if "config" in manifest else b"{}"
+            )
+            told = json.loads(config).get("config") or {}
+        except Missing as error:
+            raise _not_there(reference) from error
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise repository.broken(f"the configuration of {reference} is none") from error
+    return f"{host}/{path}@{found}", told.get("Labels") or {}
+
+
 def delete(reference: str, credentials: Logins | None = None) -> str:
     """Delete the manifest that a reference names, with all its tags; its digest.
 
@@ -190,9 +220,7 @@ def delete(reference: str, credentials: Logins | None = None) -> str:
             found = digest or repository.manifest(tag)[0]
             repository.send("delete", f"manifests/{found}")
         except Missing as error:
-            raise ConfigError(
-                f"{reference} is not there", hint="nothing is left to delete"
-            ) from error
+            raise _not_there(reference) from error
         except Declined as error:
             if error.status != 405:
                 raise
@@ -201,3 +229,7 @@ def delete(reference: str, credentials: Logins | None = None) -> str:
                 hint="its own setting: REGISTRY_STORAGE_DELETE_ENABLED=true for docker's registry",
             ) from error
     return found
+
+
+def _not_there(reference: str) -> ConfigError:
+    return ConfigError(f"{reference} is not there", hint="nothing is left to delete")

@@ -5,13 +5,16 @@ What a killed attempt left goes when the next attempt of the same trial begins.
 """
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from imgpull import units
 from imgpull.cluster.registry_client import Missing
+from imgpull.cluster.registry_login import docker_logins
 from imgpull.config.image import Image, Layer
 from imgpull.errors import ConfigError, EngineFailed, EngineUnavailable
 from imgpull.images import pushing, shape
@@ -60,6 +63,12 @@ def check(image: Image, repository: str) -> str:
     )
 
 
+def login_ends(repository: str) -> datetime | None:
+    """When whoever pushes there is known no more; None when nothing tells an end."""
+    login = docker_logins()(repository)
+    return login.expires_at if login else None
+
+
 @contextmanager
 def salted(
     image: Image, repository: str, salt: Salt, say: Say, left: Say = lambda what: None
@@ -98,8 +107,10 @@ def _built(image: Image, reference: str, salt: Salt, say: Say) -> Built:
             say(f"pushing the image: {units.format_size(done)} of {units.format_size(of)}")
 
     say(f"building the image at {reference}")
+    # A sweep's directory that is used again names its images alike, and nodes may hold those.
+    unique = f"{salt}/{secrets.token_hex(4)}"
     with pushing.Destination(reference) as target:
-        return build(shape.like(image), str(salt), target, progress)
+        return build(shape.like(image), unique, target, progress)
 
 
 def _earlier(repository: str, salt: Salt) -> list[str]:

@@ -21,7 +21,9 @@ INSTALL = "install the Azure CLI: learn.microsoft.com/cli/azure/install-azure-cl
 LOGIN = "az login, then az account set --subscription NAME"
 
 _DELETE_S = 3600.0
-_MISSING = ("ResourceGroupNotFound", "ResourceNotFound", "could not be found", "was not found")
+# Only this code says that a group is gone: a subscription or tenant that is not seen "could not be
+# found" either, and the cluster in it runs on.
+_MISSING = "ResourceGroupNotFound"
 
 
 class AzFailed(EngineFailed):
@@ -29,8 +31,8 @@ class AzFailed(EngineFailed):
 
     @property
     def is_missing(self) -> bool:
-        """Whether what was asked for does not exist."""
-        return any(word in self.message for word in _MISSING)
+        """Whether the resource group that was asked for does not exist."""
+        return _MISSING in self.message
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,16 @@ class Az:
             "--resource-type", "virtualMachines",
         )  # fmt: skip
         return next((row for row in rows if row.get("name") == vm_size), None)
+
+    def versions(self, region: str) -> list[str]:
+        """Kubernetes versions that AKS builds in a region without long-term support's own plan."""
+        told = self._json("aks", "get-versions", "--location", region)
+        return [
+            version
+            for row in (told or {}).get("values", ())
+            if "KubernetesOfficial" in (row.get("capabilities") or {}).get("supportPlan", ())
+            for version in (row["version"], *(row.get("patchVersions") or {}))
+        ]
 
     def group(self, name: str) -> Group | None:
         """A resource group, ours or not; None when there is none."""

@@ -40,6 +40,8 @@ _FIXES: Sequence[tuple[str, str]] = (
     (r"Error acquiring the state lock|state lock",
      "another imgpull or terraform works on it: wait; if none does, terraform force-unlock in the "
      "named folder"),
+    (r"does not match configured version constraint",
+     "terraform init -upgrade in the named folder, or remove its .terraform.lock.hcl"),
     (r"Failed to query available provider packages|could not connect to registry|"
      r"Failed to install provider",
      "Terraform's provider cannot be had from here: look at the network, or see terraform/README.md"

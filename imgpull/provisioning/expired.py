@@ -4,15 +4,16 @@ Hides where to look. Without our tag nothing is touched, whatever its name; unti
 cluster is somebody's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imgpull.errors import ImgpullError
-from imgpull.provisioning.az import Az, AzFailed, Group
-from imgpull.provisioning.costs import HourlyCost, Price, hourly, no_price
+from imgpull.provisioning.az import Az, Group
+from imgpull.provisioning.costs import Price, hourly, no_price
 from imgpull.provisioning.lifecycle import give_back
 from imgpull.provisioning.place import every
+from imgpull.provisioning.removal import contents
 from imgpull.provisioning.running import Limits, Say
 from imgpull.provisioning.variables import ID, Machines
 
@@ -23,7 +24,7 @@ class Found:
 
     group: Group
     machines: tuple[Machines, ...]
-    cost: HourlyCost
+    cost: str  # an hour
     place: str  # its name where it was made from here; else empty
 
     def left_s(self, now: datetime | None = None) -> float | None:
@@ -39,41 +40,70 @@ class Found:
         return left_s is not None and left_s <= 0
 
 
-def look(az: Az, price: Price = no_price, currency: str = "") -> list[Found]:
-    """All clusters of ours in the subscription, by name."""
-    places = {place.values()["tags"][ID]: place.name for place in every()}
+def made_here(untold: Say) -> dict[str, tuple[str, str]]:
+    """Name and subscription of each cluster made from here, by identity.
+
+    What could not be looked at is told to `untold`: it keeps no other from being found.
+    """
+    found = {}
+    for place in every():
+        try:
+            values = place.values()
+            found[values["tags"][ID]] = (place.name, values["subscription_id"])
+        except ImgpullError as error:
+            untold(f"{place.name}: {error.message}")
+    return found
+
+
+def look(
+    az: Az,
+    here: Mapping[str, tuple[str, str]],
+    untold: Say,
+    price: Price = no_price,
+    currency: str = "",
+) -> list[Found]:
+    """All clusters of ours in the subscription, by name; `here` as of `made_here`."""
     found = []
     for group in az.our_groups():
-        machines = tuple(Machines(name, size, count) for name, size, count in az.pools(group.name))
-        cost = hourly(machines, group.region, price, currency)
-        found.append(Found(group, machines, cost, places.get(group.identity, "")))
+        try:
+            machines = tuple(Machines(*each) for each in az.pools(group.name))
+            cost = str(hourly(machines, group.region, price, currency))
+        except ImgpullError as error:
+            # Its expiry is known all the same.
+            untold(f"machines of {group.name}: {error.message}")
+            machines, cost = (), "price unknown: its machines are"
+        found.append(Found(group, machines, cost, here.get(group.identity, ("", ""))[0]))
     return found
 
 
 def remove(az: Az, found: Sequence[Found], say: Say, limits: Limits) -> list[str]:
-    """Delete these and look again; what is still there, each with why."""
+    """Delete these and look again; what is still there, or may be, each with why."""
     still: list[str] = []
     for each in found:
-        now = az.group(each.group.name)
-        if now is None or now.identity != each.group.identity or now.tags != each.group.tags:
-            say(f"{each.group.name} is not what it was: left alone")
-            continue
         try:
-            if each.place:
-                give_back(each.place, say, limits=limits)
-            else:
-                az.delete_group(each.group.name, say)
+            why = _remove(az, each, say, limits)
         except ImgpullError as error:
-            say(error.message)
-        if az.group(each.group.name) is not None:
-            still.append(f"{each.group.name}: {', '.join(_contents(az, each.group.name))}")
-        else:
-            say(f"gone: {each.group.name}")
+            why = f"{error}"
+        if why:
+            still.append(f"{each.group.name}: {why}")
     return still
 
 
-def _contents(az: Az, group: str) -> list[str]:
+def _remove(az: Az, each: Found, say: Say, limits: Limits) -> str:
+    """Why it is still there; empty when it is gone, or was not what it had been."""
+    name = each.group.name
+    now = az.group(name)
+    if now is None or now.identity != each.group.identity or now.tags != each.group.tags:
+        say(f"{name} is not what it was: left alone")
+        return ""
+    if each.place:
+        give_back(each.place, say, limits=limits)
+        return ""
     try:
-        return az.resources(group) or ["empty"]
-    except AzFailed as error:
-        return [error.message]
+        az.delete_group(name, say)
+    except ImgpullError as error:
+        say(error.message)
+    if az.group(name) is not None:
+        return ", ".join(contents(az, name))
+    say(f"gone: {name}")
+    return ""

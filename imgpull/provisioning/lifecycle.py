@@ -1,7 +1,7 @@
 """A cluster's life: proposed, agreed to, built, made smaller or larger, and given back.
 
 Hides the order of things, and what follows from each failure: what was begun new and failed is
-destroyed, and destroyed means seen to be gone. A cluster that was not made from here is left alone,
+destroyed. A cluster that was not made from here is left alone,
 whatever it is called: both the state here and the tags there must say that it is ours.
 """
 
@@ -17,10 +17,11 @@ from imgpull.cluster.findings import require
 from imgpull.config.job import Job
 from imgpull.errors import ConfigError, EngineFailed, ImgpullError
 from imgpull.provisioning import requirements
-from imgpull.provisioning.az import Account, Az, AzFailed
+from imgpull.provisioning.az import Account, Az, Group
 from imgpull.provisioning.buildable import lifetime_s
 from imgpull.provisioning.place import Place, identity
 from imgpull.provisioning.readiness import wait_ready
+from imgpull.provisioning.removal import remove
 from imgpull.provisioning.running import Limits, Say
 from imgpull.provisioning.terraform import Change, Terraform
 from imgpull.provisioning.variables import (
@@ -191,8 +192,10 @@ def require_room(
 ) -> None:
     """EngineUnavailable when the quota has no room for one of these, beyond what stands."""
     place = Place(name)
-    before = machines(place.values()) if place.is_made else None
     az = Az(Az(job.cluster.azure.subscription, limits).account().subscription, limits)
+    made = place.values() if place.is_made else None
+    stands = made is not None and az.group(made["resource_group_name"]) is not None
+    before = machines(made) if made is not None and stands else None
     for each in largest:
         require(requirements.quota(az, job.cluster.region, list(each), before))
 
@@ -248,7 +251,8 @@ class _Work:
         self, values: Mapping[str, Any], before: Mapping[str, Any] | None, agree: Agree
     ) -> Provisioned:
         """Bring the cluster to these variables."""
-        self.check_ours(values, before)
+        if self.check_ours(values, before) is None:
+            before = None  # removed elsewhere, by a janitor: all of it is made anew
         # One that never got so far as to have credentials was never usable.
         is_new = before is None or not self.place.kubeconfig.exists()
         self._check_quota(values, before)
@@ -256,8 +260,10 @@ class _Work:
         self.say("terraform plan: what has to be done")
         self.terraform.init(self.say)
         changes = tuple(self.terraform.plan(self.say))
+        _require_registry_stays(before, changes)
         if changes and not agree(Proposal(self.place.name, is_new, values, changes)):
             raise Declined
+        self.check_ours(values, before)  # while the question stood there, others may have built
         self.place.adopt()
         try:
             if changes:
@@ -271,8 +277,10 @@ class _Work:
             raise
         return _provisioned(self.place, values, is_new=is_new, changes=changes)
 
-    def check_ours(self, values: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
-        """ConfigError for a cluster, or a resource group, that was not made from here."""
+    def check_ours(
+        self, values: Mapping[str, Any], before: Mapping[str, Any] | None
+    ) -> Group | None:
+        """Its resource group; ConfigError for one, or a cluster, that was not made from here."""
         for key, called in _FIXED.items():
             if before is not None and before[key] != values[key]:
                 raise ConfigError(
@@ -281,9 +289,7 @@ class _Work:
                     hint="another --name makes another cluster",
                 )
         group = self.az.group(values["resource_group_name"])
-        if group is None:
-            return
-        if before is None or group.identity != before["tags"][ID]:
+        if group is not None and (before is None or group.identity != before["tags"][ID]):
             raise ConfigError(
                 f"the resource group {group.name} exists, and "
                 + ("no state here" if before is None else "not its tags")
@@ -291,6 +297,7 @@ class _Work:
                 hint="cluster.azure.resource_group=OTHER; if it is an old one of ours: imgpull "
                 "janitor --azure",
             )
+        return group
 
     def credentials(self, values: Mapping[str, Any]) -> None:
         """Write the kubeconfig."""
@@ -300,33 +307,8 @@ class _Work:
         )
 
     def remove(self, values: Mapping[str, Any]) -> None:
-        """Destroy all of it; EngineFailed lists what is still there, and how to go on."""
-        trouble: ImgpullError | None = None
-        try:
-            if self.terraform.resources():
-                self.say("terraform destroy")
-                self.terraform.destroy(self.say)
-        except ImgpullError as error:
-            trouble = error
-            self.say(f"{error.message}; the resource group goes instead")
-        group = self.az.group(values["resource_group_name"])
-        # What Terraform lost track of is in our group all the same.
-        if group is not None and group.identity == values["tags"][ID]:
-            try:
-                self.az.delete_group(group.name, self.say)
-            except AzFailed as error:
-                trouble = error
-            group = self.az.group(values["resource_group_name"])
-        if group is None:
-            self.say(f"gone: the resource group {values['resource_group_name']}")
-            return
-        left = self.az.resources(group.name) or [f"the resource group {group.name}"]
-        raise EngineFailed(
-            f"{trouble.message if trouble else 'not all of it is gone'}; still there: "
-            f"{', '.join(left)}",
-            hint=f"imgpull cluster down {self.place.name} --yes, again; or: "
-            f"az group delete --name {group.name}",
-        )
+        """Destroy all of it. Errors as of `removal.remove`."""
+        remove(self.place, self.az, values, self.say, self.limits)
 
     def _check_quota(self, values: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
         running = machines(before) if before is not None else None
@@ -368,6 +350,23 @@ class _Work:
             self.tell("or go on:    the same command again")
 
 
+def _require_registry_stays(before: Mapping[str, Any] | None, changes: Sequence[Change]) -> None:
+    """ConfigError for a plan that deletes the registry of a cluster that stays, with its images."""
+    ends = any(
+        each.action in ("delete", "replace") and each.address.startswith(_REGISTRY)
+        for each in changes
+    )
+    if before is not None and ends:
+        name = before["registry_name"]
+        raise ConfigError(
+            f"the registry {name}.azurecr.io was made with the cluster, and would be deleted with "
+            "every image in it",
+            hint=f"repeat cluster.registry.server={name}.azurecr.io; if it shall go, first: "
+            f"az acr delete --name {name}",
+        )
+
+
+_REGISTRY = "azurerm_container_registry."
 # What cannot change without being another cluster.
 _FIXED = {
     "subscription_id": "cluster.azure.subscription",

@@ -21,7 +21,7 @@ from imgpull.provisioning.variables import check_name
 MODULE = Path(__file__).resolve().parents[2] / "terraform"
 STATE_ROOT = "IMGPULL_STATE"  # another folder than terraform/state, for example on a shared disk
 
-_COPIED = ("*.tf", ".terraform.lock.hcl")
+_CODE, _LOCK = "*.tf", ".terraform.lock.hcl"
 _LOG = "terraform.log"
 
 
@@ -123,11 +123,12 @@ class Place:
             raise EngineUnavailable(
                 f"{module} holds no Terraform module", hint="run imgpull from a checkout of it"
             )
-        for pattern in _COPIED:
-            for old in self.directory.glob(pattern):
-                old.unlink()
-            for path in module.glob(pattern):
-                shutil.copyfile(path, self.directory / path.name)
+        for old in self.directory.glob(_CODE):
+            old.unlink()
+        # The lock that init wrote here stays, unless the module brings one: the provider that began
+        # a cluster changes it, too.
+        for path in (*module.glob(_CODE), *module.glob(_LOCK)):
+            shutil.copyfile(path, self.directory / path.name)
         write_private(self.planned, json.dumps(values, indent=2) + "\n")
 
     def adopt(self) -> None:

@@ -38,6 +38,7 @@ def findings(job: Job, machines: list[Machines], limits: Limits = Limits()) -> I
     login = list(_guarded("login", lambda: _login(az)))
     yield from login
     if not any(each.state == "failed" for each in login):
+        yield from _guarded("kubernetes", lambda: _kubernetes(az, job))
         yield from _guarded("quota", lambda: quota(az, job.cluster.region, machines))
 
 
@@ -125,6 +126,22 @@ def _az(az: Az) -> Iterator[Finding]:
 def _login(az: Az) -> Iterator[Finding]:
     account: Account = az.account()
     yield ok("login", f"{account.user} in the subscription {account.name}")
+
+
+def _kubernetes(az: Az, job: Job) -> Iterator[Finding]:
+    region, wanted = job.cluster.region, job.cluster.kubernetes_version.removeprefix("v")
+    offered = az.versions(region)
+    if not offered:
+        yield warning("kubernetes", f"Azure does not tell what AKS builds in {region}")
+    elif wanted in offered:
+        yield ok("kubernetes", f"AKS builds {wanted} in {region}")
+    else:
+        minors = ", ".join(each for each in offered if each.count(".") == 1)
+        yield failed(
+            "kubernetes", f"AKS builds no {wanted} in {region}, but {minors}",
+            f"az aks get-versions --location {region} --output table, then "
+            "cluster.kubernetes_version", "cluster.kubernetes_version",
+        )  # fmt: skip
 
 
 def _kubectl(job: Job, limits: Limits) -> Iterator[Finding]:

@@ -101,6 +101,6 @@ def proposal(changes: Sequence[Setup], lasts_s: float | None) -> list[str]:
     lines.append(f"  predicted: {lasts}, of which {took} set-up (ASSUMPTION: never timed on Azure)")
     lines.append(
         f"  expiry:    the prediction and half of it more, at least {cluster.azure.lifetime}; then "
-        "imgpull janitor --azure removes what is left"
+        "imgpull janitor --azure --yes, by cron, removes what is left: nothing does by itself"
     )
     return lines
