@@ -37,7 +37,7 @@ def add_sweep(
     noise: float = 0.02,
     luck: int = 1,
     factors: Mapping[str, Any] | None = None,
-    censored: bool = False,
+    censored: Callable[[Mapping[str, Any]], bool] = lambda chosen: False,
     **record: Any,
 ) -> Path:
     """A sweep on a real cluster; `luck` seeds what its trials differ by."""
@@ -47,7 +47,7 @@ def add_sweep(
         chosen = dict(zip(grid, levels, strict=True))
         seconds = truth(chosen) * math.exp(rng.normal(0, noise))
         values = {
-            ("image_pull", "p50_at_least" if censored else "p50"): seconds,
+            ("image_pull", "p50_at_least" if censored(chosen) else "p50"): seconds,
             ("node_throughput", "p50"): 15e9 / seconds,
         }
         write_trial(
@@ -254,7 +254,7 @@ def test_a_verdict_says_no_more_than_its_interval(ratio: float, half: float, p: 
 def test_a_censored_side_is_slower_as_a_bound_and_two_tell_nothing(tmp_path: Path) -> None:
     grid = {"nodes": (10,)}
     a = add_sweep(tmp_path / "a", grid)
-    b = add_sweep(tmp_path / "b", grid, lambda chosen: 1800.0, luck=2, censored=True)
+    b = add_sweep(tmp_path / "b", grid, lambda chosen: 1800.0, luck=2, censored=lambda chosen: True)
     (cell,) = held(a, b).cells
     assert (cell.verdict, cell.ratio.bound, cell.ratio.low) == ("slower", "at_least", None)
     (same,) = held(b, b).cells

@@ -112,7 +112,7 @@ def test_a_regression_wins_over_what_cannot_be_told(tmp_path: Path) -> None:
 
 def test_a_censored_side_is_a_regression_and_a_censored_baseline_is_none(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", GRID)
-    b = add_sweep(tmp_path / "b", GRID, lambda chosen: 1800.0, luck=2, censored=True)
+    b = add_sweep(tmp_path / "b", GRID, lambda chosen: 1800.0, luck=2, censored=lambda chosen: True)
     assert judged(a, b).status == 3
     assert judged(b, a).status == 0
     assert judged(b, b).status == 4

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 from reports import Parsed, edited, headlines, made, rows, traces, written
+from test_compare import add_sweep
 
 from imgpull import analysis
+from imgpull.analysis.effects import effects
+from imgpull.analysis.report.story import Story, story, views_of
 
 T_2 = 4.302653  # Student's t, 2 degrees of freedom, 97.5 %
 
@@ -224,11 +227,8 @@ def test_the_command_of_the_sweep_is_there_to_paste() -> None:
 
 
 def test_a_cell_not_shown_to_be_above_the_lowest_has_no_shade(tmp_path: Path) -> None:
-    from test_compare import add_sweep
-
     from imgpull.analysis.layout import layout_of
     from imgpull.analysis.report.matrix import heat_maps
-    from imgpull.analysis.report.story import views_of
 
     def shades(name: str, times: float, noise: float) -> list[int | None]:
         sweep = add_sweep(
@@ -247,3 +247,52 @@ def test_a_cell_not_shown_to_be_above_the_lowest_has_no_shade(tmp_path: Path) ->
     small = shades("small", 1.05, 0.0)[1]
     assert small is not None
     assert 0 < small < 40  # a small difference looks small
+
+
+def answers(sweep: Path) -> Story:
+    frame = analysis.read_sweep(sweep)
+    return story(frame, views_of(frame), effects(frame), None)
+
+
+def test_cells_known_only_from_below_are_on_the_first_screen(tmp_path: Path) -> None:
+    """2 x 2 cells, of which those of one image were not over at the deadline."""
+    sweep = add_sweep(
+        tmp_path / "sweep", {"nodes": (2, 4), "image": ("small", "large")},
+        lambda chosen: 31.2 if chosen["image"] == "large" else 1.5,
+        censored=lambda chosen: chosen["image"] == "large",
+    )  # fmt: skip
+    found = answers(sweep)
+    assert re.fullmatch(r"image small → large: at least \+[12]\d{3} %", found.differs.headline)
+    (slowest,) = [line for line in found.best.lines if line.startswith("Slowest")]
+    assert len(re.findall(r"image large: over 31\.\d s, at least \+[12]\d{3} %", slowest)) == 2
+    assert not any("large" in line for line in found.best.lines if line.startswith("Not told"))
+    frame = analysis.read_sweep(sweep)
+    (image,) = [one for one in effects(frame) if one.factor == "image"]
+    assert (image.bound, image.low, image.sure) == ("at_least", None, True)
+    small, large = (frame[frame["image"] == image] for image in ("small", "large"))
+    assert image.ratio == pytest.approx(
+        math.exp(fmean(map(math.log, large["image_pull_p50_at_least_s"])))
+        / math.exp(fmean(map(math.log, small["image_pull_p50_s"])))
+    )
+
+
+def test_a_bound_below_a_known_number_tells_nothing(tmp_path: Path) -> None:
+    sweep = add_sweep(
+        tmp_path / "sweep", {"nodes": (2, 4)},
+        lambda chosen: 3.0 if chosen["nodes"] == 4 else 9.0,
+        censored=lambda chosen: chosen["nodes"] == 4,
+    )  # fmt: skip
+    found = answers(sweep)
+    assert found.best.headline.startswith("Two cells cannot be told apart")
+    assert any(line.startswith("Known only from below: nodes 4") for line in found.best.lines)
+    assert found.differs.headline == "Nothing can be told to change image pull p50"
+
+
+def test_cells_of_which_all_are_known_only_from_below_are_told_so(tmp_path: Path) -> None:
+    late = {"censored": lambda chosen: True}
+    one = answers(add_sweep(tmp_path / "one", {"nodes": (2,)}, lambda chosen: 3.31, **late))
+    assert one.best.headline.startswith("image pull p50 over 3.3")
+    two = answers(add_sweep(tmp_path / "two", {"nodes": (2, 4)}, lambda chosen: 3.31, **late))
+    assert two.best.headline == "image pull p50 of every cell is known only from below"
+    assert two.best_cell is None
+    assert two.differs.headline == "Nothing can be told to change image pull p50"

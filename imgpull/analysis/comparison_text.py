@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from imgpull.analysis.comparing import INCONCLUSIVE, SAME, CellPair, Comparison
-from imgpull.analysis.statistics import ALPHA, AT_LEAST, AT_MOST, Estimate, Ratio
-from imgpull.analysis.wording import SIMULATED, change, level_text, number, plural
+from imgpull.analysis.statistics import ALPHA, Estimate, Ratio
+from imgpull.analysis.wording import SIMULATED, bounded_change, level_text, number, plural
 from imgpull.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -37,10 +37,7 @@ def _rounded(value: float, digits: int) -> str:
 
 def effect_text(ratio: Ratio) -> str:
     """ "+31 %", "at least +400 %" where only a bound is known, "-" for nothing."""
-    if ratio.ratio is None:
-        return "-"
-    word = {AT_LEAST: "at least ", AT_MOST: "at most "}.get(ratio.bound, "")
-    return word + change(ratio.ratio - 1)
+    return "-" if ratio.ratio is None else bounded_change(ratio.ratio, ratio.bound)
 
 
 def interval_text(ratio: Ratio) -> str:

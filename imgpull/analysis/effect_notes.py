@@ -19,7 +19,7 @@ from imgpull.analysis.effects import (
 )
 from imgpull.analysis.pairing import SHARED_LUCK
 from imgpull.analysis.statistics import ALPHA, TOO_FEW
-from imgpull.analysis.wording import change, level_text, plural, top_quantile
+from imgpull.analysis.wording import bounded_change, change, level_text, plural, top_quantile
 
 SAME_WITHIN = 0.05  # an interval within so much of no change is no visible difference
 _SHOWN_CELLS = 3
@@ -88,7 +88,7 @@ def _size(one: Effect) -> float:
 
 def _figure(one: Effect) -> str:
     assert one.ratio is not None
-    text = change(one.ratio - 1)
+    text = bounded_change(one.ratio, one.bound)
     if one.low is None or one.high is None:
         return text
     return f"{text} {percent_interval(one.low, one.high)}"
