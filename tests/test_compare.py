@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ from commands import Ended, imgpull, run_py, runs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgpull.analysis.comparing import INCONCLUSIVE, SAME, Comparison, compare_sides, verdict_of
-from imgpull.analysis.comparison_text import percent_interval
+from imgpull.analysis.comparing import (
+    INCONCLUSIVE,
+    SAME,
+    Comparison,
+    compare_sides,
+    mean_change,
+    verdict_of,
+)
+from imgpull.analysis.comparison_text import as_json, closing, percent_interval
 from imgpull.analysis.likeness import Unlike
-from imgpull.analysis.sides import PRIMARY, read_side
+from imgpull.analysis.sides import PRIMARY, Trial, quantity, read_side
 from imgpull.analysis.statistics import Ratio, compare
 from imgpull.errors import ConfigError, ReportError
 
@@ -135,6 +143,49 @@ def test_one_trial_of_a_sweep_may_be_held_against_another(tmp_path: Path) -> Non
     assert cell.ratio.ratio == pytest.approx(2, rel=0.15)
     assert cell.verdict == INCONCLUSIVE
     assert cell.ratio.low is None
+
+
+@pytest.mark.parametrize(
+    ("paired", "lost"), [(False, 0), (True, 0), (False, 4)], ids=["two sweeps", "pairs", "gaps"]
+)
+def test_the_mean_change_of_alike_sweeps_holds_no_change_in_95_of_a_hundred(
+    tmp_path: Path, paired: bool, lost: int
+) -> None:
+    """12 cells in 5 blocks that differ by 10 %, trials by 3 %: no two cells are independent."""
+    cells, blocks, times = 12, 5, 600
+    grid = {"nodes": tuple(range(1, cells + 1))}
+    sides = [read_side(add_sweep(tmp_path / name, grid, trials=blocks)) for name in "ab"]
+    what = quantity(PRIMARY, sides)
+    rng, held_in = np.random.default_rng(6), 0
+    for _ in range(times):
+        own = rng.normal(0, 0.10, (2, blocks, 1))
+        logs = (own[:1] if paired else own) + rng.normal(0, 0.03, (2, blocks, cells))
+        gone = rng.permutation(blocks * cells)[:lost]
+        found: list[list[list[Trial]]] = [[[] for _ in range(cells)] for _ in sides]
+        for side, read in enumerate(sides):
+            for trial in read.trials:
+                block, cell = trial.record.block - 1, trial.levels["nodes"] - 1
+                if block * cells + cell not in gone:
+                    seconds = math.exp(logs[side, block, cell])
+                    numbers = {("image_pull", "p50"): (seconds, "s")}
+                    found[side][cell].append(replace(trial, numbers=numbers))
+        ratio, count = mean_change(list(zip(*found, strict=True)), what, paired=paired)
+        assert ratio is not None
+        assert count == cells
+        assert ratio.low is not None
+        assert ratio.high is not None
+        held_in += ratio.low <= 1 <= ratio.high
+    assert 0.93 <= held_in / times <= 0.985  # Welch's of 5 against 5 errs to the safe side
+
+
+def test_cells_known_only_from_below_are_not_counted_into_the_mean_change(tmp_path: Path) -> None:
+    grid = {"nodes": (10, 20, 30)}
+    a = add_sweep(tmp_path / "a", grid)
+    b = add_sweep(tmp_path / "b", grid, luck=2, censored=lambda chosen: chosen["nodes"] == 30)
+    found = held(a, b)
+    assert (len(found.cells), found.overall_cells) == (3, 2)
+    assert closing(found)[0].startswith("over 2 of 3 cells, known on both sides: image pull p50")
+    assert json.loads(as_json(found))["overall"]["cells"] == 2
 
 
 # ---- Likeness --------------------------------------------------------------------------------

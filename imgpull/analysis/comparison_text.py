@@ -103,7 +103,10 @@ def closing(found: Comparison) -> list[str]:
     lines = []
     if found.overall is not None:
         text = f"{effect_text(found.overall)} {interval_text(found.overall)}"
-        lines.append(f"over {plural(len(found.cells), 'cell')}: {found.quantity.text} {text}")
+        all_of = plural(len(found.cells), "cell")
+        known = found.overall_cells == len(found.cells)
+        over = all_of if known else f"{found.overall_cells} of {all_of}, known on both sides"
+        lines.append(f"over {over}: {found.quantity.text} {text}")
     how = f"B against A, geometric means of trials, {100 * (1 - ALPHA):.0f} % intervals"
     family = f"; p by Holm over {plural(len(found.cells), 'cell')}" if len(found.cells) > 1 else ""
     lines.append(f"{how}{family}; {_pairing(found)}")
@@ -200,7 +203,7 @@ def as_json(found: Comparison) -> str:
         "only_before": list(found.only_before),
         "only_after": list(found.only_after),
         "paired_by": found.paired or None,
-        "overall": None if overall is None else _limits(overall),
+        "overall": None if overall is None else {**_limits(overall), "cells": found.overall_cells},
         "cells": [_plain(cell) for cell in found.cells],
     }
     return json.dumps(whole, indent=2, default=str) + "\n"

@@ -6,7 +6,7 @@ docs/statistics.md has the measured coverage.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,6 +162,25 @@ def t_interval(
     reach = error * float(special.stdtrit(spare, 1 - ALPHA / 2))
     p = 2 * float(special.stdtr(spare, -abs(log_ratio) / error))
     return log_ratio - reach, log_ratio + reach, p
+
+
+def by_block(cells: Sequence[Sequence[tuple[Hashable, float]]]) -> Floats:
+    """One value a block, whose mean is that of the cells' means; `cells` have (block, value).
+
+    Where each cell has one trial in each block, a block's mean. Else what its trials add to the
+    cells' means (cluster-robust variance). A single value where a cell has one trial.
+    """
+    means = [math.fsum(value for _, value in cell) / len(cell) for cell in cells]
+    middle = math.fsum(means) / len(means)
+    if min(map(len, cells)) < 2:
+        return np.asarray([middle])
+    added: dict[Hashable, float] = {}
+    for cell, mean in zip(cells, means, strict=True):
+        weight = 1 / (len(cells) * math.sqrt(len(cell) * (len(cell) - 1)))
+        for block, value in cell:
+            added[block] = added.get(block, 0.0) + weight * (value - mean)
+    blocks = len(added)
+    return middle + math.sqrt(blocks * (blocks - 1)) * np.asarray(list(added.values()))
 
 
 def _note(found: Ratio) -> str:
