@@ -10,12 +10,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from builders import pull, write_trial
 from reports import Parsed, edited, headlines, made, rows, traces, written
 from test_compare import add_sweep
 
 from imgpull import analysis
+from imgpull.analysis import plots
 from imgpull.analysis.effects import effects
+from imgpull.analysis.report.pulled import Pulled
 from imgpull.analysis.report.story import Story, story, views_of
+from imgpull.analysis.trial_files import TrialFiles
+from imgpull.tables import PodRow, write_pods
 
 T_2 = 4.302653  # Student's t, 2 degrees of freedom, 97.5 %
 
@@ -296,3 +301,22 @@ def test_cells_of_which_all_are_known_only_from_below_are_told_so(tmp_path: Path
     assert two.best.headline == "image pull p50 of every cell is known only from below"
     assert two.best_cell is None
     assert two.differs.headline == "Nothing can be told to change image pull p50"
+
+
+def test_pulls_not_over_at_the_deadline_keep_a_curve_from_the_top(tmp_path: Path) -> None:
+    """By hand: one took 2 s; one of a pod created at 5 s, asked for at 6 s, was cut at 37 s."""
+    place = write_trial(
+        tmp_path / "0", config={"wait_timeout": "32s"},
+        pulls=[pull(0, 2.0), pull(1, None, requested_at=6.0)],
+    )  # fmt: skip
+    created = PodRow("imgpull-1", "pull-1", "node-1", 5.0, *[None] * 6)
+    write_pods(place / "pods.csv", [created])
+    pulled = Pulled()
+    pulled.add(0, 0, TrialFiles(place), counts=True)
+    (found,) = pulled.curves().values()
+    assert found.steps == ((2.0, 0.5),)
+    assert (found.pulls, found.censored, found.last_s) == (2, 1, 31.0)
+    figure = plots.figures(place.parent, analysis.read_sweep(place.parent))["image_pull"]
+    marks = [dots.get_offsets()[:, 1].tolist() for dots in figure.axes[0].collections]
+    assert sorted(seconds for kind in marks for seconds in kind) == [2.0, 31.0]
+    assert "triangle: a pull not over at the deadline" in figure.get_supxlabel().replace("\n", " ")
