@@ -46,6 +46,7 @@ def add_sweep(
     luck: int = 1,
     factors: Mapping[str, Any] | None = None,
     censored: Callable[[Mapping[str, Any]], bool] = lambda chosen: False,
+    also: Callable[[Mapping[str, Any]], Mapping[tuple[str, str], float]] = lambda chosen: {},
     **record: Any,
 ) -> Path:
     """A sweep on a real cluster; `luck` seeds what its trials differ by."""
@@ -57,6 +58,7 @@ def add_sweep(
         values = {
             ("image_pull", "p50_at_least" if censored(chosen) else "p50"): seconds,
             ("node_throughput", "p50"): 15e9 / seconds,
+            **also(chosen),
         }
         write_trial(
             directory / str(job),
@@ -277,6 +279,27 @@ def test_a_slowdown_a_speedup_and_sameness_are_told_apart(tmp_path: Path) -> Non
     assert [cell.verdict for cell in rates.cells] == ["same", "slower", "faster"]
     assert rates.cells[1].ratio.ratio is not None
     assert rates.cells[1].ratio.ratio < 1
+
+
+def test_a_count_is_more_or_less_and_never_slower(tmp_path: Path) -> None:
+    grid = {"nodes": (10, 20)}
+    ready = ("validity", "pods_ready")
+    a = add_sweep(tmp_path / "a", grid, also=lambda chosen: {ready: 50.0})
+    b = add_sweep(
+        tmp_path / "b", grid, luck=2,
+        also=lambda chosen: {ready: 25.0 if chosen["nodes"] == 10 else 60.0},
+    )  # fmt: skip
+    found = held(a, b, measurement="validity/pods_ready")
+    assert [cell.verdict for cell in found.cells] == ["less", "more"]
+
+
+def test_a_file_has_no_width(tmp_path: Path) -> None:
+    """Piped, each cell is one line, its verdict whole."""
+    names = ("an_image_of_a_rather_long_name", "an_image_of_a_name_still_longer")
+    grid = {"nodes": (10, 20), "image": names}
+    sides = [str(add_sweep(tmp_path / name, grid, trials=3)) for name in "ab"]
+    table = text(imgpull(tmp_path, "compare", *sides))
+    assert table.count("inconclusive: too few trials to tell") == 4
 
 
 def test_too_few_trials_are_inconclusive_however_far_apart(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from imgpull.analysis.cells import FACTOR_ORDER, unknown
 from imgpull.analysis.likeness import Difference, Pair, other_versions, require_alike, unlike
 from imgpull.analysis.pairing import shared
 from imgpull.analysis.settings import other_settings
-from imgpull.analysis.sides import Quantity, Side, Trial, quantity
+from imgpull.analysis.sides import CannotTell, Quantity, Side, Trial, quantity
 from imgpull.analysis.statistics import (
     ALPHA,
     AT_LEAST,
@@ -31,11 +31,11 @@ from imgpull.analysis.statistics import (
     t_interval,
 )
 from imgpull.analysis.wording import level_text
-from imgpull.errors import ReportError
 
 Keyed = tuple[int, Reading]  # with the block of its trial, or its number
 
 SLOWER, FASTER, SAME, INCONCLUSIVE = "slower", "faster", "same", "inconclusive"
+MORE, LESS = "more", "less"  # of counts
 SAME_WITHIN = 0.05  # an interval within so much of no change is called the same
 
 
@@ -146,7 +146,7 @@ def _grouped(side: Side, keys: Sequence[str]) -> dict[tuple[str, ...], list[Tria
     return found
 
 
-def _no_common_cell(before: Side, after: Side, keys: Sequence[str]) -> ReportError:
+def _no_common_cell(before: Side, after: Side, keys: Sequence[str]) -> CannotTell:
     apart = []
     for key in keys:
         own = [
@@ -155,7 +155,7 @@ def _no_common_cell(before: Side, after: Side, keys: Sequence[str]) -> ReportErr
         if not own[0] & own[1]:
             first, second = (" and ".join(sorted(levels)) for levels in own)
             apart.append(f"{key} is {first} in one, {second} in the other")
-    return ReportError(
+    return CannotTell(
         f"no cell is on both sides: {'; '.join(apart) or 'no combination of levels is shared'}",
         hint="compare sweeps that share cells, or single trials' directories",
     )
@@ -247,7 +247,9 @@ def _cell(pair: Pair, what: Quantity, keys: Sequence[str], paired: bool) -> Cell
     )  # fmt: skip
 
 
-def _judge(cells: Sequence[CellPair], same_within: float, more_is_worse: bool) -> list[CellPair]:
+def _judge(
+    cells: Sequence[CellPair], same_within: float, more_is_worse: bool | None
+) -> list[CellPair]:
     tested = [_p(cell.ratio) for cell in cells]
     corrected = iter(holm([p for p in tested if p is not None]))
     family = [None if p is None else next(corrected) for p in tested]
@@ -263,9 +265,12 @@ def _p(ratio: Ratio) -> float | None:
 
 
 def verdict_of(
-    ratio: Ratio, p: float | None, same_within: float, *, more_is_worse: bool = True
+    ratio: Ratio, p: float | None, same_within: float, *, more_is_worse: bool | None = True
 ) -> tuple[str, float | None]:
-    """Slower, faster, same (and within how much) or inconclusive; `p` is the corrected one."""
+    """Slower, faster, same (and within how much) or inconclusive; `p` is the corrected one.
+
+    More or less where `more_is_worse` is None.
+    """
     if ratio.ratio is None or p is None or not ratio.enough:
         return INCONCLUSIVE, None
     if not ratio.bound:
@@ -277,6 +282,8 @@ def verdict_of(
     if p >= ALPHA:
         return INCONCLUSIVE, None
     grew = ratio.bound == AT_LEAST or (ratio.bound != AT_MOST and ratio.ratio > 1)
+    if more_is_worse is None:
+        return (MORE if grew else LESS), None
     return (SLOWER if grew == more_is_worse else FASTER), None
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json", "markdown")
 _UNITS = {"s": ("s", 1.0), "bytes": ("GiB", GIB), "bytes/s": ("MiB/s", MIB), "1": ("", 1.0)}
+_NO_WIDTH = 100_000  # characters
 _SHOWN = 5  # names of cells that only one side has
 
 
@@ -70,6 +71,9 @@ def print_comparison(found: Comparison, console: "Console") -> None:
         table.add_column(key, justify="left" if last else "right", no_wrap=not last)
     for row in rows:
         table.add_row(*(Text(text) for text in row))
+    if not console.is_terminal:  # a file has no width
+        wide = console.options.update(max_width=_NO_WIDTH)
+        table.width = console.measure(table, options=wide).maximum
     console.print(table, crop=False)
     for line in closing(found):
         console.print(Text(line), soft_wrap=True)
@@ -85,10 +89,35 @@ def heading(found: Comparison) -> list[str]:
         lines += [f"differs: {one}" for one in found.differences]
     else:
         lines.append("differs: nothing that the records name")
+    lines += incidents(found)
     for letter, names in (("A", found.only_before), ("B", found.only_after)):
         if names:
             more = f"; {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"only in {letter}: {'; '.join(names[:_SHOWN])}{more}")
+    return lines
+
+
+def incidents(found: Comparison) -> list[str]:
+    """ "B: 22 of 40 pulls throttled; 3 trials missed a limit", for each side where any were."""
+    lines = []
+    for letter, side in (("A", found.before), ("B", found.after)):
+        counts = side.incidents
+        pulls = [
+            f"{counts[key]} {word}"
+            for key, word in (
+                ("throttled", "throttled"),
+                ("failed", "failed"),
+                ("censored", "not over at the deadline"),
+            )
+            if counts[key]
+        ]
+        parts = [f"of {plural(counts['pulls'], 'pull')} {', '.join(pulls)}"] if pulls else []
+        if counts["slo_missed"]:
+            parts.append(f"{plural(counts['slo_missed'], 'trial')} missed a limit")
+        if counts["degraded"]:
+            parts.append(f"{plural(counts['degraded'], 'trial')} degraded")
+        if parts:
+            lines.append(f"{letter}: {'; '.join(parts)}")
     return lines
 
 
@@ -196,6 +225,7 @@ def as_json(found: Comparison) -> str:
         "unit": found.quantity.unit,
         "before": str(found.before.path),
         "after": str(found.after.path),
+        "incidents": {"before": found.before.incidents, "after": found.after.incidents},
         "differences": [
             {"field": one.field, "before": one.before, "after": one.after}
             for one in found.differences

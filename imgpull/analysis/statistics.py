@@ -126,7 +126,7 @@ def compare(
         raise ValueError(f"{len(first)} and {len(second)} values are no pairs")
     sizes = (len(first), len(second), paired)
     if not len(first) or not len(second):
-        return Ratio(None, None, None, *sizes, None, "no trials on one side")
+        return Ratio(None, None, None, *sizes, None, "no number on one side")
     if not all(np.isfinite(side).all() and (side > 0).all() for side in (first, second)):
         return Ratio(None, None, None, *sizes, None, "zero or unknown values have no ratio")
     logs = np.log(first), np.log(second)
