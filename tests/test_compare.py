@@ -117,6 +117,19 @@ def test_a_factor_with_one_level_a_side_is_what_is_compared(tmp_path: Path) -> N
     assert [cell.name for cell in found.cells] == ["replicas 1", "replicas 5"]
 
 
+def test_a_key_that_only_one_side_sweeps_has_its_level_in_the_others_configuration(
+    tmp_path: Path,
+) -> None:
+    nic = "cluster.node.nic_mbit_s"
+    fixed = {"config": {"cluster": {"node": {"nic_mbit_s": 5000.0}}}}
+    a = add_sweep(tmp_path / "a", {nic: (1000, 5000)})
+    b = add_sweep(tmp_path / "b", {"nodes": (10,)}, luck=2, **fixed)
+    for one, other in ((a, b), (b, a)):
+        found = held(one, other)
+        assert [cell.name for cell in found.cells] == [f"{nic} 5000"]
+    assert list(held(a, b).only_before) == [f"{nic} 1000"]
+
+
 def test_sweeps_without_a_common_cell_are_refused_with_the_factor(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", {"nodes": (10, 20)})
     b = add_sweep(tmp_path / "b", {"nodes": (30, 40)})

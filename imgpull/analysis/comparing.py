@@ -15,7 +15,7 @@ import numpy as np
 from imgpull.analysis.cells import FACTOR_ORDER, unknown
 from imgpull.analysis.likeness import Difference, Pair, other_versions, require_alike, unlike
 from imgpull.analysis.pairing import shared
-from imgpull.analysis.settings import other_settings
+from imgpull.analysis.settings import other_settings, with_levels
 from imgpull.analysis.sides import CannotTell, Quantity, Side, Trial, quantity
 from imgpull.analysis.statistics import (
     ALPHA,
@@ -94,6 +94,7 @@ def compare_sides(
     """
     what = quantity(measurement, (before, after))
     keys = _keys((before, after))
+    before, after = with_levels(before, keys), with_levels(after, keys)
     moved = _moved(before, after, keys)
     matched = [key for key in keys if key not in {one.field for one in moved}]
     groups = [_grouped(side, matched) for side in (before, after)]

@@ -118,11 +118,12 @@ def _trial(place: Path) -> Trial:
         if not row.subject
     }
     record = read_record(place)
-    levels = {
-        key: json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
-        for key, value in record.factors.items()
-    }
-    return Trial(place, record, numbers, levels)
+    return Trial(place, record, numbers, {key: level(one) for key, one in record.factors.items()})
+
+
+def level(value: Any) -> Any:
+    """A level that compares: lists and mappings as JSON."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 def quantity(name: str, sides: Sequence[Side]) -> Quantity:
