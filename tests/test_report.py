@@ -194,6 +194,29 @@ def test_failures_keep_their_first_cause_and_who_recovered(sweep: Path) -> None:
     )
 
 
+def test_a_pull_not_over_at_the_deadline_is_no_success(tmp_path: Path) -> None:
+    """And one cell has neither a lightest shade nor a darkest."""
+    pulls = [pull(0, 2.0), pull(1, None)]
+    values = {("image_pull", "p50"): 2.0}
+    write_trial(tmp_path / "0", config={"wait_timeout": "32s"}, values=values, pulls=pulls)
+    page = written(tmp_path)
+    assert re.search(r'<td>not over at the deadline</td><td class="n">1</td>', page)
+    assert "No pull failed" not in page
+    assert "Shade:" not in page
+
+
+def test_a_pull_that_was_refused_waits_until_its_last_attempt(tmp_path: Path) -> None:
+    """Asked for at 1 s, refused once, over at 20 s after 2 s of pulling: 17 s of back-off."""
+    pulls = [pull(0, 2.0, wait_s=0.0, attempts=2, failure="throttled")]
+    place = write_trial(tmp_path / "0", pulls=pulls)
+    times = (0.0, 0.1, 0.2, 1.0, 20.0, 20.1, 20.2)
+    write_pods(place / "pods.csv", [PodRow("imgpull-1", "pull-0", "node-0", *times)])
+    (trial,) = traces(written(tmp_path))
+    (pod,) = trial["pods"]
+    pulling, until, pulled = pod[4:7]
+    assert (pulling, until, pulled) == (1_000, 18_000, 20_000)
+
+
 def test_excluded_cells_and_attempts_run_again_are_listed(sweep: Path) -> None:
     with (sweep / "ledger.jsonl").open("a", encoding="utf-8") as file:
         excluded = [{"overrides": ["qps=99"], "factors": {}, "by": "qps > 50"}]

@@ -14,6 +14,7 @@ from imgpull.analysis.trial_files import Row, TrialFiles
 from imgpull.tables import number
 
 MAX_STEPS = 120  # of one curve: more than a screen has pixels between them
+_LATE = "not over at the deadline"
 _NEVER_READY = "pod never became ready"
 
 
@@ -50,7 +51,8 @@ class Pulled:
     def add(self, cell: int, job: int, files: TrialFiles, *, counts: bool) -> None:
         """Take in a trial of the cell at this place; failures count in every verdict."""
         for row in files.pulls:
-            if kind := row.get("failure"):
+            late = _LATE if row.get("outcome") == "censored" else ""
+            if kind := row.get("failure") or late:
                 self._failed.setdefault((cell, kind), []).append((job, row))
         for row in files.pods:
             if not row.get("ready"):
