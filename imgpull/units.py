@@ -83,12 +83,21 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_share(text: str | float) -> float:
-    """The share of "10%", "10 %" or 0.1; ValueError for what is none or below zero."""
+    """The share of "10%", "10 %" or 0.1; ValueError for what is none or below zero.
+
+    Above 1 only with its sign: "10" may be meant as 10 % or as tenfold.
+    """
     words = str(text).strip()
     number = words.removesuffix("%").strip()
     if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", number):
         raise ValueError(f"'{text}' is no share; write it like 10% or 0.1")
-    return float(number) / (100 if words.endswith("%") else 1)
+    if words.endswith("%"):
+        return float(number) / 100
+    if float(number) > 1:
+        raise ValueError(
+            f"'{text}' would be {float(number):.0%}; write {number}% or {float(number):.0%}"
+        )
+    return float(number)
 
 
 def format_size(count: float) -> str:

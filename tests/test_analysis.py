@@ -389,14 +389,20 @@ def test_a_factor_that_never_changes_alone_has_no_effect_to_tell(tmp_path: Path)
     assert "always together" not in text
 
 
-def repeated(sweep: Path, factor: Mapping[tuple[int, int], float], **record: Any) -> pd.DataFrame:
+def repeated(
+    sweep: Path,
+    factor: Mapping[tuple[int, int], float],
+    pulls_too: bool = True,
+    **record: Any,
+) -> pd.DataFrame:
     """Five trials of replicas x nodes; what multiplies 200 s in each, and a spread of 2 %."""
     for job, (trial, cell) in enumerate(itertools.product(range(1, 6), factor)):
         wobble = 1 + 0.02 * ((job * 7) % 5 - 2) / 2
         chosen = dict(zip(("replicas", "nodes"), cell, strict=True))
         seconds = 200.0 * factor[cell] * wobble
+        pull_s = seconds if pulls_too else 200.0 * wobble
         add_trial(
-            sweep, job, levels=chosen, trial=trial, block=trial, pull_s=seconds,
+            sweep, job, levels=chosen, trial=trial, block=trial, pull_s=pull_s,
             startup_s=seconds + 5, **record,
         )  # fmt: skip
     return read_sweep(sweep)
@@ -425,6 +431,14 @@ def test_an_interaction_is_said_and_its_cells_named(tmp_path: Path) -> None:
     text = said(repeated(tmp_path, grows, engine="docker"))
     assert "replicas and nodes interact: replicas 1 -> 5 is" in text
     assert "against replicas 1, nodes 10 (Holm over 3 cells): replicas 5, nodes 20 +6" in text
+
+
+def test_an_interaction_of_what_is_no_pull_is_said_too(tmp_path: Path) -> None:
+    grows = {(1, 10): 1.0, (1, 20): 1.0, (5, 10): 1.0, (5, 20): 1.6}
+    text = said(repeated(tmp_path, grows, pulls_too=False, engine="docker"))
+    assert "pod startup p50: replicas and nodes interact: replicas 1 -> 5 is" in text
+    assert "pod startup p50 against replicas 1, nodes 10 (Holm over 3 cells): replicas 5" in text
+    assert "image pull p50: replicas and nodes interact" not in text
 
 
 def test_three_trials_are_too_few_to_tell_two_cells_apart(tmp_path: Path) -> None:

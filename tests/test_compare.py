@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ from commands import Ended, imgpull, run_py, runs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgpull.analysis.comparing import INCONCLUSIVE, SAME, Comparison, compare_sides, verdict_of
-from imgpull.analysis.comparison_text import percent_interval
+from imgpull.analysis.comparing import (
+    INCONCLUSIVE,
+    SAME,
+    Comparison,
+    compare_sides,
+    mean_change,
+    verdict_of,
+)
+from imgpull.analysis.comparison_text import as_json, closing, percent_interval
 from imgpull.analysis.likeness import Unlike
-from imgpull.analysis.sides import PRIMARY, read_side
+from imgpull.analysis.sides import PRIMARY, Trial, quantity, read_side
 from imgpull.analysis.statistics import Ratio, compare
 from imgpull.errors import ConfigError, ReportError
 
@@ -37,7 +45,8 @@ def add_sweep(
     noise: float = 0.02,
     luck: int = 1,
     factors: Mapping[str, Any] | None = None,
-    censored: bool = False,
+    censored: Callable[[Mapping[str, Any]], bool] = lambda chosen: False,
+    also: Callable[[Mapping[str, Any]], Mapping[tuple[str, str], float]] = lambda chosen: {},
     **record: Any,
 ) -> Path:
     """A sweep on a real cluster; `luck` seeds what its trials differ by."""
@@ -47,8 +56,9 @@ def add_sweep(
         chosen = dict(zip(grid, levels, strict=True))
         seconds = truth(chosen) * math.exp(rng.normal(0, noise))
         values = {
-            ("image_pull", "p50_at_least" if censored else "p50"): seconds,
+            ("image_pull", "p50_at_least" if censored(chosen) else "p50"): seconds,
             ("node_throughput", "p50"): 15e9 / seconds,
+            **also(chosen),
         }
         write_trial(
             directory / str(job),
@@ -107,6 +117,19 @@ def test_a_factor_with_one_level_a_side_is_what_is_compared(tmp_path: Path) -> N
     assert [cell.name for cell in found.cells] == ["replicas 1", "replicas 5"]
 
 
+def test_a_key_that_only_one_side_sweeps_has_its_level_in_the_others_configuration(
+    tmp_path: Path,
+) -> None:
+    nic = "cluster.node.nic_mbit_s"
+    fixed = {"config": {"cluster": {"node": {"nic_mbit_s": 5000.0}}}}
+    a = add_sweep(tmp_path / "a", {nic: (1000, 5000)})
+    b = add_sweep(tmp_path / "b", {"nodes": (10,)}, luck=2, **fixed)
+    for one, other in ((a, b), (b, a)):
+        found = held(one, other)
+        assert [cell.name for cell in found.cells] == [f"{nic} 5000"]
+    assert list(held(a, b).only_before) == [f"{nic} 1000"]
+
+
 def test_sweeps_without_a_common_cell_are_refused_with_the_factor(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", {"nodes": (10, 20)})
     b = add_sweep(tmp_path / "b", {"nodes": (30, 40)})
@@ -135,6 +158,49 @@ def test_one_trial_of_a_sweep_may_be_held_against_another(tmp_path: Path) -> Non
     assert cell.ratio.ratio == pytest.approx(2, rel=0.15)
     assert cell.verdict == INCONCLUSIVE
     assert cell.ratio.low is None
+
+
+@pytest.mark.parametrize(
+    ("paired", "lost"), [(False, 0), (True, 0), (False, 4)], ids=["two sweeps", "pairs", "gaps"]
+)
+def test_the_mean_change_of_alike_sweeps_holds_no_change_in_95_of_a_hundred(
+    tmp_path: Path, paired: bool, lost: int
+) -> None:
+    """12 cells in 5 blocks that differ by 10 %, trials by 3 %: no two cells are independent."""
+    cells, blocks, times = 12, 5, 600
+    grid = {"nodes": tuple(range(1, cells + 1))}
+    sides = [read_side(add_sweep(tmp_path / name, grid, trials=blocks)) for name in "ab"]
+    what = quantity(PRIMARY, sides)
+    rng, held_in = np.random.default_rng(6), 0
+    for _ in range(times):
+        own = rng.normal(0, 0.10, (2, blocks, 1))
+        logs = (own[:1] if paired else own) + rng.normal(0, 0.03, (2, blocks, cells))
+        gone = rng.permutation(blocks * cells)[:lost]
+        found: list[list[list[Trial]]] = [[[] for _ in range(cells)] for _ in sides]
+        for side, read in enumerate(sides):
+            for trial in read.trials:
+                block, cell = trial.record.block - 1, trial.levels["nodes"] - 1
+                if block * cells + cell not in gone:
+                    seconds = math.exp(logs[side, block, cell])
+                    numbers = {("image_pull", "p50"): (seconds, "s")}
+                    found[side][cell].append(replace(trial, numbers=numbers))
+        ratio, count = mean_change(list(zip(*found, strict=True)), what, paired=paired)
+        assert ratio is not None
+        assert count == cells
+        assert ratio.low is not None
+        assert ratio.high is not None
+        held_in += ratio.low <= 1 <= ratio.high
+    assert 0.93 <= held_in / times <= 0.985  # Welch's of 5 against 5 errs to the safe side
+
+
+def test_cells_known_only_from_below_are_not_counted_into_the_mean_change(tmp_path: Path) -> None:
+    grid = {"nodes": (10, 20, 30)}
+    a = add_sweep(tmp_path / "a", grid)
+    b = add_sweep(tmp_path / "b", grid, luck=2, censored=lambda chosen: chosen["nodes"] == 30)
+    found = held(a, b)
+    assert (len(found.cells), found.overall_cells) == (3, 2)
+    assert closing(found)[0].startswith("over 2 of 3 cells, known on both sides: image pull p50")
+    assert json.loads(as_json(found))["overall"]["cells"] == 2
 
 
 # ---- Likeness --------------------------------------------------------------------------------
@@ -228,6 +294,27 @@ def test_a_slowdown_a_speedup_and_sameness_are_told_apart(tmp_path: Path) -> Non
     assert rates.cells[1].ratio.ratio < 1
 
 
+def test_a_count_is_more_or_less_and_never_slower(tmp_path: Path) -> None:
+    grid = {"nodes": (10, 20)}
+    ready = ("validity", "pods_ready")
+    a = add_sweep(tmp_path / "a", grid, also=lambda chosen: {ready: 50.0})
+    b = add_sweep(
+        tmp_path / "b", grid, luck=2,
+        also=lambda chosen: {ready: 25.0 if chosen["nodes"] == 10 else 60.0},
+    )  # fmt: skip
+    found = held(a, b, measurement="validity/pods_ready")
+    assert [cell.verdict for cell in found.cells] == ["less", "more"]
+
+
+def test_a_file_has_no_width(tmp_path: Path) -> None:
+    """Piped, each cell is one line, its verdict whole."""
+    names = ("an_image_of_a_rather_long_name", "an_image_of_a_name_still_longer")
+    grid = {"nodes": (10, 20), "image": names}
+    sides = [str(add_sweep(tmp_path / name, grid, trials=3)) for name in "ab"]
+    table = text(imgpull(tmp_path, "compare", *sides))
+    assert table.count("inconclusive: too few trials to tell") == 4
+
+
 def test_too_few_trials_are_inconclusive_however_far_apart(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", trials=3)
     b = add_sweep(tmp_path / "b", truth=lambda chosen: 900.0, trials=3, luck=2)
@@ -254,7 +341,7 @@ def test_a_verdict_says_no_more_than_its_interval(ratio: float, half: float, p: 
 def test_a_censored_side_is_slower_as_a_bound_and_two_tell_nothing(tmp_path: Path) -> None:
     grid = {"nodes": (10,)}
     a = add_sweep(tmp_path / "a", grid)
-    b = add_sweep(tmp_path / "b", grid, lambda chosen: 1800.0, luck=2, censored=True)
+    b = add_sweep(tmp_path / "b", grid, lambda chosen: 1800.0, luck=2, censored=lambda chosen: True)
     (cell,) = held(a, b).cells
     assert (cell.verdict, cell.ratio.bound, cell.ratio.low) == ("slower", "at_least", None)
     (same,) = held(b, b).cells

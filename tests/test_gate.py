@@ -1,6 +1,7 @@
 """Laws of `imgpull gate`: what stops a release, what does not, and who may say so."""
 
 import itertools
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from commands import imgpull
 from test_compare import REAL, add_sweep
 
 from imgpull.analysis.acknowledging import Acknowledged, read_acknowledged
+from imgpull.analysis.comparison_text import as_json, markdown
 from imgpull.analysis.gating import Gate, Limits, beyond_chance, gate
 from imgpull.analysis.sides import PRIMARY, read_side
 from imgpull.analysis.statistics import Ratio
 from imgpull.errors import ConfigError
+from imgpull.units import parse_share
 
 OPTIONS = ("--max-regression", "--min-effect", "--spread")
 TODAY = date(2026, 6, 1)
@@ -112,7 +115,7 @@ def test_a_regression_wins_over_what_cannot_be_told(tmp_path: Path) -> None:
 
 def test_a_censored_side_is_a_regression_and_a_censored_baseline_is_none(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", GRID)
-    b = add_sweep(tmp_path / "b", GRID, lambda chosen: 1800.0, luck=2, censored=True)
+    b = add_sweep(tmp_path / "b", GRID, lambda chosen: 1800.0, luck=2, censored=lambda chosen: True)
     assert judged(a, b).status == 3
     assert judged(b, a).status == 0
     assert judged(b, b).status == 4
@@ -138,6 +141,7 @@ def entry(**changed: Any) -> Acknowledged:
         ({"cell": {"nodes": 20.0, "image": "pytorch_large"}}, 0),
         ({"measurement": "image_pull_s/p99"}, 3),
         ({"measurement": PRIMARY}, 0),
+        ({"measurement": "image_pull/p50"}, 0),  # as the command line takes it
         ({"up_to": 0.2}, 3),
         ({"up_to": 0.5}, 0),
     ],
@@ -164,6 +168,11 @@ def test_an_acknowledged_regression_passes_only_as_it_was_acknowledged(
         ("- {cell: {nodes: 20}, expires: 2026-12-31}", "no reason"),
         ("- {cell: {nodes: 20}, reason: r}", "is no date"),
         ("- {cell: {nodes: 20}, reason: r, expires: soon}", "is no date"),
+        (
+            "- {cell: {nodes: 20}, reason: r, expires: 2026-13-31}",
+            "entry 1: .*2026-13-31 is no date",
+        ),
+        ("- {cell: {nodes: 20}, reason: r, expires: 2026-12-31, up_to: 30}", "write 30%"),
         ("- {reason: r, expires: 2026-12-31}", "names no cell"),
         ("- {cell: {nodes: 20}, reason: r, expires: 2026-12-31, until: 1}", "'until' is no key"),
         ("- {cell: {nodes: 20}, reason: r, expires: 2026-12-31, up_to: much}", "up_to"),
@@ -230,10 +239,79 @@ def test_a_factor_that_differs_between_the_sides_needs_leave_too(tmp_path: Path)
 
 def test_what_is_no_share_is_refused(tmp_path: Path) -> None:
     a = add_sweep(tmp_path / "a", {"nodes": (10,)}, trials=1)
-    for option, word in itertools.product(OPTIONS, ("-5%", "ten")):
+    for option, word in itertools.product(OPTIONS, ("-5%", "ten", "10")):
         ended = imgpull(tmp_path, "gate", "--baseline", str(a), str(a), option, word)
         assert ended.status == 2
         assert option in ended.err
+
+
+def test_a_share_above_one_needs_its_sign() -> None:
+    assert [parse_share(one) for one in ("10%", "0.1", 1, "1000 %")] == [0.1, 0.1, 1, 10]
+    with pytest.raises(ValueError, match="'10' would be 1000%; write 10% or 1000%"):
+        parse_share("10")
+
+
+def test_what_has_no_direction_is_not_gated(tmp_path: Path) -> None:
+    grid, ready = {"nodes": (10,)}, ("validity", "pods_ready")
+    a = add_sweep(tmp_path / "a", grid, also=lambda chosen: {ready: 50.0})
+    b = add_sweep(tmp_path / "b", grid, also=lambda chosen: {ready: 25.0}, luck=2)
+    with pytest.raises(ConfigError, match="neither slower nor faster") as refused:
+        judged(a, b, measurement="validity/pods_ready")
+    assert "image_pull/p50" in refused.value.hint
+    assert "validity" not in refused.value.hint
+
+
+@pytest.mark.parametrize("why", ["no trial counts", "no common cell"])
+def test_sides_without_a_number_in_common_cannot_be_told(tmp_path: Path, why: str) -> None:
+    counted = why != "no trial counts"
+    record = {} if counted else {"verdict": "failed"}
+    a = add_sweep(tmp_path / "a", GRID, **record)
+    b = add_sweep(tmp_path / "b", {"nodes": (30, 40)} if counted else GRID, **record)
+    junit = tmp_path / "gate.xml"
+    ended = imgpull(tmp_path, "gate", "--baseline", str(a), str(b), "--junit", str(junit))
+    assert ended.status == 4, ended.err
+    assert ended.err.startswith("cannot tell: no ")
+    (error,) = ElementTree.parse(junit).getroot().iter("error")
+    assert str(error.get("message")) in ended.err
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    a = add_sweep(tmp_path / "a", GRID)
+    ended = imgpull(tmp_path, "gate", "--baseline", str(a), str(a), "--junit", str(tmp_path))
+    assert ended.status == 2
+    assert f"cannot write {tmp_path}" in ended.err
+    assert "gate: passed" in ended.out
+
+
+def test_throttled_and_censored_pulls_and_missed_limits_stand_beside_the_numbers(
+    tmp_path: Path,
+) -> None:
+    seen = {
+        ("validity", "pulls"): 7.0,
+        ("validity", "throttled"): 4.0,
+        ("validity", "censored"): 1.0,
+    }
+    a = add_sweep(tmp_path / "a", {"nodes": (10,)})
+    b = add_sweep(
+        tmp_path / "b", {"nodes": (10,)}, also=lambda chosen: seen, luck=2, slo="missed",
+        verdict="degraded",
+    )  # fmt: skip
+    line = (
+        "B: of 40 pulls 20 throttled, 5 not over at the deadline; 5 trials missed a limit; "
+        "5 trials degraded"
+    )
+    junit = tmp_path / "gate.xml"
+    ended = imgpull(tmp_path, "gate", "--baseline", str(a), str(b), "--junit", str(junit))
+    assert ended.out.splitlines()[3] == line
+    assert line in str(ElementTree.parse(junit).getroot().findtext("system-out"))
+    found = judged(a, b).comparison
+    assert markdown(found).count("- B: of 40 pulls 20 throttled") == 1
+    incidents = json.loads(as_json(found))["incidents"]
+    assert incidents["after"] == {
+        "pulls": 40, "throttled": 20, "failed": 0, "censored": 5, "slo_missed": 5, "degraded": 5,
+    }  # fmt: skip
+    assert not any(incidents["before"].values())
+    assert not any(line.startswith("A: of") for line in ended.out.splitlines())
 
 
 def told(ratio: float, p: float, trials: int = 8) -> Ratio:

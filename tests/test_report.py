@@ -10,9 +10,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from builders import pull, write_trial
 from reports import Parsed, edited, headlines, made, rows, traces, written
+from test_compare import add_sweep
 
 from imgpull import analysis
+from imgpull.analysis import plots
+from imgpull.analysis.effects import effects
+from imgpull.analysis.report.pulled import Pulled
+from imgpull.analysis.report.story import Story, story, views_of
+from imgpull.analysis.trial_files import TrialFiles
+from imgpull.tables import PodRow, write_pods
 
 T_2 = 4.302653  # Student's t, 2 degrees of freedom, 97.5 %
 
@@ -186,6 +194,29 @@ def test_failures_keep_their_first_cause_and_who_recovered(sweep: Path) -> None:
     )
 
 
+def test_a_pull_not_over_at_the_deadline_is_no_success(tmp_path: Path) -> None:
+    """And one cell has neither a lightest shade nor a darkest."""
+    pulls = [pull(0, 2.0), pull(1, None)]
+    values = {("image_pull", "p50"): 2.0}
+    write_trial(tmp_path / "0", config={"wait_timeout": "32s"}, values=values, pulls=pulls)
+    page = written(tmp_path)
+    assert re.search(r'<td>not over at the deadline</td><td class="n">1</td>', page)
+    assert "No pull failed" not in page
+    assert "Shade:" not in page
+
+
+def test_a_pull_that_was_refused_waits_until_its_last_attempt(tmp_path: Path) -> None:
+    """Asked for at 1 s, refused once, over at 20 s after 2 s of pulling: 17 s of back-off."""
+    pulls = [pull(0, 2.0, wait_s=0.0, attempts=2, failure="throttled")]
+    place = write_trial(tmp_path / "0", pulls=pulls)
+    times = (0.0, 0.1, 0.2, 1.0, 20.0, 20.1, 20.2)
+    write_pods(place / "pods.csv", [PodRow("imgpull-1", "pull-0", "node-0", *times)])
+    (trial,) = traces(written(tmp_path))
+    (pod,) = trial["pods"]
+    pulling, until, pulled = pod[4:7]
+    assert (pulling, until, pulled) == (1_000, 18_000, 20_000)
+
+
 def test_excluded_cells_and_attempts_run_again_are_listed(sweep: Path) -> None:
     with (sweep / "ledger.jsonl").open("a", encoding="utf-8") as file:
         excluded = [{"overrides": ["qps=99"], "factors": {}, "by": "qps > 50"}]
@@ -224,11 +255,8 @@ def test_the_command_of_the_sweep_is_there_to_paste() -> None:
 
 
 def test_a_cell_not_shown_to_be_above_the_lowest_has_no_shade(tmp_path: Path) -> None:
-    from test_compare import add_sweep
-
     from imgpull.analysis.layout import layout_of
     from imgpull.analysis.report.matrix import heat_maps
-    from imgpull.analysis.report.story import views_of
 
     def shades(name: str, times: float, noise: float) -> list[int | None]:
         sweep = add_sweep(
@@ -247,3 +275,71 @@ def test_a_cell_not_shown_to_be_above_the_lowest_has_no_shade(tmp_path: Path) ->
     small = shades("small", 1.05, 0.0)[1]
     assert small is not None
     assert 0 < small < 40  # a small difference looks small
+
+
+def answers(sweep: Path) -> Story:
+    frame = analysis.read_sweep(sweep)
+    return story(frame, views_of(frame), effects(frame), None)
+
+
+def test_cells_known_only_from_below_are_on_the_first_screen(tmp_path: Path) -> None:
+    """2 x 2 cells, of which those of one image were not over at the deadline."""
+    sweep = add_sweep(
+        tmp_path / "sweep", {"nodes": (2, 4), "image": ("small", "large")},
+        lambda chosen: 31.2 if chosen["image"] == "large" else 1.5,
+        censored=lambda chosen: chosen["image"] == "large",
+    )  # fmt: skip
+    found = answers(sweep)
+    assert re.fullmatch(r"image small → large: at least \+[12]\d{3} %", found.differs.headline)
+    (slowest,) = [line for line in found.best.lines if line.startswith("Slowest")]
+    assert len(re.findall(r"image large: over 31\.\d s, at least \+[12]\d{3} %", slowest)) == 2
+    assert not any("large" in line for line in found.best.lines if line.startswith("Not told"))
+    frame = analysis.read_sweep(sweep)
+    (image,) = [one for one in effects(frame) if one.factor == "image"]
+    assert (image.bound, image.low, image.sure) == ("at_least", None, True)
+    small, large = (frame[frame["image"] == image] for image in ("small", "large"))
+    assert image.ratio == pytest.approx(
+        math.exp(fmean(map(math.log, large["image_pull_p50_at_least_s"])))
+        / math.exp(fmean(map(math.log, small["image_pull_p50_s"])))
+    )
+
+
+def test_a_bound_below_a_known_number_tells_nothing(tmp_path: Path) -> None:
+    sweep = add_sweep(
+        tmp_path / "sweep", {"nodes": (2, 4)},
+        lambda chosen: 3.0 if chosen["nodes"] == 4 else 9.0,
+        censored=lambda chosen: chosen["nodes"] == 4,
+    )  # fmt: skip
+    found = answers(sweep)
+    assert found.best.headline.startswith("Two cells cannot be told apart")
+    assert any(line.startswith("Known only from below: nodes 4") for line in found.best.lines)
+    assert found.differs.headline == "Nothing can be told to change image pull p50"
+
+
+def test_cells_of_which_all_are_known_only_from_below_are_told_so(tmp_path: Path) -> None:
+    late = {"censored": lambda chosen: True}
+    one = answers(add_sweep(tmp_path / "one", {"nodes": (2,)}, lambda chosen: 3.31, **late))
+    assert one.best.headline.startswith("image pull p50 over 3.3")
+    two = answers(add_sweep(tmp_path / "two", {"nodes": (2, 4)}, lambda chosen: 3.31, **late))
+    assert two.best.headline == "image pull p50 of every cell is known only from below"
+    assert two.best_cell is None
+    assert two.differs.headline == "Nothing can be told to change image pull p50"
+
+
+def test_pulls_not_over_at_the_deadline_keep_a_curve_from_the_top(tmp_path: Path) -> None:
+    """By hand: one took 2 s; one of a pod created at 5 s, asked for at 6 s, was cut at 37 s."""
+    place = write_trial(
+        tmp_path / "0", config={"wait_timeout": "32s"},
+        pulls=[pull(0, 2.0), pull(1, None, requested_at=6.0)],
+    )  # fmt: skip
+    created = PodRow("imgpull-1", "pull-1", "node-1", 5.0, *[None] * 6)
+    write_pods(place / "pods.csv", [created])
+    pulled = Pulled()
+    pulled.add(0, 0, TrialFiles(place), counts=True)
+    (found,) = pulled.curves().values()
+    assert found.steps == ((2.0, 0.5),)
+    assert (found.pulls, found.censored, found.last_s) == (2, 1, 31.0)
+    figure = plots.figures(place.parent, analysis.read_sweep(place.parent))["image_pull"]
+    marks = [dots.get_offsets()[:, 1].tolist() for dots in figure.axes[0].collections]
+    assert sorted(seconds for kind in marks for seconds in kind) == [2.0, 31.0]
+    assert "triangle: a pull not over at the deadline" in figure.get_supxlabel().replace("\n", " ")

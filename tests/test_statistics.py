@@ -179,7 +179,7 @@ def test_trials_that_do_not_differ_at_all_are_no_difference() -> None:
 
 
 def test_what_cannot_be_told_is_none_and_says_why() -> None:
-    for before, after, word in (([], [1.0], "no trials"), ([0.0, 1.0], [1.0, 2.0], "zero")):
+    for before, after, word in (([], [1.0], "no number"), ([0.0, 1.0], [1.0, 2.0], "zero")):
         found = compare(before, after, paired=False)
         assert found.ratio is None
         assert word in found.note

@@ -6,10 +6,11 @@ acknowledgement.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from imgpull.analysis.sides import Quantity
 from imgpull.analysis.wording import level_text
 from imgpull.errors import ConfigError
 from imgpull.units import parse_share
@@ -34,12 +35,12 @@ class Acknowledged:
         cell = ", ".join(f"{key} {level_text(level)}" for key, level in self.cell.items())
         return f"{cell or 'every cell'} (until {self.expires}: {self.reason})"
 
-    def covers(self, levels: Mapping[str, Any], measurement: str, slowdown: float) -> bool:
-        """Whether it is about this cell and measurement, and the slowdown no larger than said."""
+    def covers(self, levels: Mapping[str, Any], what: Quantity, slowdown: float) -> bool:
+        """Whether it is about this cell and quantity, and the slowdown no larger than said."""
         same = all(
             level_text(levels.get(key)) == level_text(level) for key, level in self.cell.items()
         )
-        named = self.measurement in (None, measurement)
+        named = self.measurement is None or what.named(self.measurement)
         return same and named and (self.up_to is None or slowdown <= self.up_to)
 
 
@@ -47,8 +48,12 @@ def read_acknowledged(path: Path) -> list[Acknowledged]:
     """The entries of the file; ConfigError names the entry that is none."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Dates as text: YAML's own reading of one breaks on a thirteenth month."""
+
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
+        found = yaml.load(path.read_text("utf-8"), Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="name a file") from error
     except yaml.YAMLError as error:
@@ -70,12 +75,15 @@ def _entry(path: Path, place: int, raw: Any) -> Acknowledged:
     reason, expires, cell = raw.get("reason"), raw.get("expires"), raw.get("cell")
     if not isinstance(reason, str) or not reason.strip():
         raise ConfigError(f"{where} gives no reason", hint="reason: 'why it is accepted'")
-    if not isinstance(expires, date) or isinstance(expires, datetime):
-        raise ConfigError(f"{where}: expires={expires} is no date", hint="expires: 2026-12-31")
+    try:
+        last_day = date.fromisoformat(str(expires))
+    except ValueError as error:
+        hint = "expires: 2026-12-31"
+        raise ConfigError(f"{where}: expires={expires} is no date", hint=hint) from error
     if not isinstance(cell, dict) or not cell:
         raise ConfigError(f"{where} names no cell", hint="cell: {nodes: 20}")
     try:
         up_to = None if raw.get("up_to") is None else parse_share(raw["up_to"])
     except ValueError as error:
         raise ConfigError(f"{where}: up_to: {error}", hint="up_to: 30%") from error
-    return Acknowledged(cell, raw.get("measurement"), up_to, reason.strip(), expires)
+    return Acknowledged(cell, raw.get("measurement"), up_to, reason.strip(), last_day)

@@ -15,8 +15,8 @@ import numpy as np
 from imgpull.analysis.cells import FACTOR_ORDER, unknown
 from imgpull.analysis.likeness import Difference, Pair, other_versions, require_alike, unlike
 from imgpull.analysis.pairing import shared
-from imgpull.analysis.settings import other_settings
-from imgpull.analysis.sides import Quantity, Side, Trial, quantity
+from imgpull.analysis.settings import other_settings, with_levels
+from imgpull.analysis.sides import CannotTell, Quantity, Side, Trial, quantity
 from imgpull.analysis.statistics import (
     ALPHA,
     AT_LEAST,
@@ -24,14 +24,18 @@ from imgpull.analysis.statistics import (
     Estimate,
     Ratio,
     Reading,
+    by_block,
     compare_readings,
     estimate,
     holm,
+    t_interval,
 )
 from imgpull.analysis.wording import level_text
-from imgpull.errors import ReportError
+
+Keyed = tuple[int, Reading]  # with the block of its trial, or its number
 
 SLOWER, FASTER, SAME, INCONCLUSIVE = "slower", "faster", "same", "inconclusive"
+MORE, LESS = "more", "less"  # of counts
 SAME_WITHIN = 0.05  # an interval within so much of no change is called the same
 
 
@@ -71,7 +75,8 @@ class Comparison:
     only_before: Sequence[str]
     only_after: Sequence[str]
     paired: str  # why trials are pairs; "" when they are not
-    overall: Ratio | None  # the mean change over all cells
+    overall: Ratio | None  # the mean change over the cells known on both sides
+    overall_cells: int
 
 
 def compare_sides(
@@ -89,6 +94,7 @@ def compare_sides(
     """
     what = quantity(measurement, (before, after))
     keys = _keys((before, after))
+    before, after = with_levels(before, keys), with_levels(after, keys)
     moved = _moved(before, after, keys)
     matched = [key for key in keys if key not in {one.field for one in moved}]
     groups = [_grouped(side, matched) for side in (before, after)]
@@ -111,7 +117,7 @@ def compare_sides(
         _names(groups[0], groups[1], shown),
         _names(groups[1], groups[0], shown),
         why if any(cell.ratio.paired for cell in cells) else "",
-        _overall(pairs, what, bool(why)),
+        *mean_change(pairs, what, paired=bool(why)),
     )  # fmt: skip
 
 
@@ -141,7 +147,7 @@ def _grouped(side: Side, keys: Sequence[str]) -> dict[tuple[str, ...], list[Tria
     return found
 
 
-def _no_common_cell(before: Side, after: Side, keys: Sequence[str]) -> ReportError:
+def _no_common_cell(before: Side, after: Side, keys: Sequence[str]) -> CannotTell:
     apart = []
     for key in keys:
         own = [
@@ -150,7 +156,7 @@ def _no_common_cell(before: Side, after: Side, keys: Sequence[str]) -> ReportErr
         if not own[0] & own[1]:
             first, second = (" and ".join(sorted(levels)) for levels in own)
             apart.append(f"{key} is {first} in one, {second} in the other")
-    return ReportError(
+    return CannotTell(
         f"no cell is on both sides: {'; '.join(apart) or 'no combination of levels is shared'}",
         hint="compare sweeps that share cells, or single trials' directories",
     )
@@ -204,26 +210,33 @@ def _key(trial: Trial) -> int:
     return trial.record.trial if trial.record.engine == "sim" else trial.record.block
 
 
+def _keyed(trials: Iterable[Trial], what: Quantity) -> list[Keyed]:
+    """The numbers that count, each with what its trial shares with others."""
+    counted = [(_key(trial), what.of(trial)) for trial in trials if trial.record.counts]
+    return [(key, reading) for key, reading in counted if reading is not None]
+
+
+def _matched(
+    first: Sequence[Keyed], second: Sequence[Keyed]
+) -> tuple[list[Keyed], list[Keyed]] | None:
+    """Both sides put in pairs; None where nothing pairs them."""
+    places = shared([key for key, _ in first], [key for key, _ in second])
+    return ([first[a] for a, _ in places], [second[b] for _, b in places]) if places else None
+
+
 def _readings(
     pair: Pair, what: Quantity, paired: bool
-) -> tuple[list[Reading], list[Reading], list[Any]]:
-    """The numbers of both sides, put in pairs (with their keys) where that may be."""
-    sides = []
-    for trials in pair:
-        counted = [(_key(trial), what.of(trial)) for trial in trials if trial.record.counts]
-        sides.append([(key, reading) for key, reading in counted if reading is not None])
-    first, second = sides
-    places = shared([key for key, _ in first], [key for key, _ in second]) if paired else []
-    if places:
-        first = [first[a] for a, _ in places]
-        second = [second[b] for _, b in places]
-    keys = [key for key, _ in first] if places else []
-    return [one for _, one in first], [one for _, one in second], keys
+) -> tuple[list[Reading], list[Reading], bool]:
+    """The numbers of both sides, in pairs where that may be, and whether they are."""
+    sides = _keyed(pair[0], what), _keyed(pair[1], what)
+    matched = _matched(*sides) if paired else None
+    first, second = matched or sides
+    return [one for _, one in first], [one for _, one in second], matched is not None
 
 
 def _cell(pair: Pair, what: Quantity, keys: Sequence[str], paired: bool) -> CellPair:
-    first, second, places = _readings(pair, what, paired)
-    ratio = compare_readings(first, second, paired=bool(places))
+    first, second, together = _readings(pair, what, paired)
+    ratio = compare_readings(first, second, paired=together)
     levels = pair[0][0].levels
     return CellPair(
         {key: levels.get(key) for key in keys},
@@ -235,7 +248,9 @@ def _cell(pair: Pair, what: Quantity, keys: Sequence[str], paired: bool) -> Cell
     )  # fmt: skip
 
 
-def _judge(cells: Sequence[CellPair], same_within: float, more_is_worse: bool) -> list[CellPair]:
+def _judge(
+    cells: Sequence[CellPair], same_within: float, more_is_worse: bool | None
+) -> list[CellPair]:
     tested = [_p(cell.ratio) for cell in cells]
     corrected = iter(holm([p for p in tested if p is not None]))
     family = [None if p is None else next(corrected) for p in tested]
@@ -251,9 +266,12 @@ def _p(ratio: Ratio) -> float | None:
 
 
 def verdict_of(
-    ratio: Ratio, p: float | None, same_within: float, *, more_is_worse: bool = True
+    ratio: Ratio, p: float | None, same_within: float, *, more_is_worse: bool | None = True
 ) -> tuple[str, float | None]:
-    """Slower, faster, same (and within how much) or inconclusive; `p` is the corrected one."""
+    """Slower, faster, same (and within how much) or inconclusive; `p` is the corrected one.
+
+    More or less where `more_is_worse` is None.
+    """
     if ratio.ratio is None or p is None or not ratio.enough:
         return INCONCLUSIVE, None
     if not ratio.bound:
@@ -265,42 +283,58 @@ def verdict_of(
     if p >= ALPHA:
         return INCONCLUSIVE, None
     grew = ratio.bound == AT_LEAST or (ratio.bound != AT_MOST and ratio.ratio > 1)
+    if more_is_worse is None:
+        return (MORE if grew else LESS), None
     return (SLOWER if grew == more_is_worse else FASTER), None
 
 
-def _overall(pairs: Sequence[Pair], what: Quantity, paired: bool) -> Ratio | None:
-    """The mean change over the cells that are known on both sides; None for fewer than two."""
-    from imgpull.analysis.least_squares import Model, Trials, connected
+def mean_change(pairs: Sequence[Pair], what: Quantity, *, paired: bool) -> tuple[Ratio | None, int]:
+    """The mean change over the cells known on both sides, and how many; None of fewer than two.
 
-    logs: list[float] = []
-    cell: list[int] = []
-    block: list[Any] = []
-    steps: list[tuple[int, int]] = []
-    together = paired
-    for pair in pairs:
-        first, second, keys = _readings(pair, what, paired)
-        values = [one.value for one in (*first, *second)]
-        exact = not any(one.at_least for one in (*first, *second))
-        if not first or not second or not exact or min(values) <= 0:
-            continue
-        start = 2 * len(steps)
-        steps.append((start, start + 1))
-        logs += [math.log(value) for value in values]
-        cell += [start] * len(first) + [start + 1] * len(second)
-        block += [*keys, *keys] if keys else [None] * len(values)
-        together = together and bool(keys)
-    if len(steps) < 2:
-        return None
-    together = together and connected(cell, block, 2 * len(steps))
-    simulated = all(trial.record.engine == "sim" for pair in pairs for trial in pair[0])
-    trials = Trials(np.asarray(logs), cell, block, [], [], 2 * len(steps), together, simulated)
-    value, low, high, p = Model(trials).change(steps)
-    sizes = (cell_count(cell, 0), cell_count(cell, 1))
-    if math.isnan(p):
-        return Ratio(math.exp(value), None, None, *sizes, together, None)
-    return Ratio(math.exp(value), math.exp(low), math.exp(high), *sizes, together, p)
+    Cells of one block share its stretch of time, so a block is one observation of each side, or
+    of both where blocks are pairs.
+    """
+    sides = [(_keyed(first, what), _keyed(second, what)) for first, second in pairs]
+    known = [pair for pair in sides if all(map(_exact, pair))]
+    if len(known) < 2:
+        return None, len(known)
+    matched = [found for pair in known if (found := _matched(*pair))] if paired else []
+    together = len(matched) == len(known)
+    if together:
+        changes = [
+            [
+                (key, _log(after) - _log(before))
+                for (key, before), (_, after) in zip(*both, strict=True)
+            ]
+            for both in matched
+        ]
+        second = by_block(changes)
+        first = np.zeros_like(second)
+        sizes = [sum(map(len, changes))] * 2
+    else:
+        logs = [_by_key([pair[side] for pair in known]) for side in (0, 1)]
+        first, second = map(by_block, logs)
+        sizes = [sum(map(len, cells)) for cells in logs]
+    value = float(second.mean() - first.mean())
+    plain = Ratio(math.exp(value), None, None, sizes[0], sizes[1], together, None)
+    if min(len(first), len(second)) < 2:
+        return plain, len(known)
+    low, high, p = t_interval(first, second, paired=together, log_ratio=value)
+    return replace(plain, low=math.exp(low), high=math.exp(high), p=p), len(known)
 
 
-def cell_count(cell: Sequence[int], side: int) -> int:
-    """How many trials stand on a side."""
-    return sum(place % 2 == side for place in cell)
+def _exact(readings: Sequence[Keyed]) -> bool:
+    return bool(readings) and all(not one.at_least and one.value > 0 for _, one in readings)
+
+
+def _log(reading: Reading) -> float:
+    return math.log(reading.value)
+
+
+def _by_key(cells: Sequence[Sequence[Keyed]]) -> list[list[tuple[int, float]]]:
+    """The logs by block; by their order where a cell has two in one, as an order without blocks."""
+    repeated = any(len({key for key, _ in cell}) < len(cell) for cell in cells)
+    return [
+        [(place if repeated else key, _log(one)) for place, (key, one) in enumerate(cell)]
+        for cell in cells
+    ]

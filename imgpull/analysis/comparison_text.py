@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from imgpull.analysis.comparing import INCONCLUSIVE, SAME, CellPair, Comparison
-from imgpull.analysis.statistics import ALPHA, AT_LEAST, AT_MOST, Estimate, Ratio
-from imgpull.analysis.wording import SIMULATED, change, level_text, number, plural
+from imgpull.analysis.statistics import ALPHA, Estimate, Ratio
+from imgpull.analysis.wording import SIMULATED, bounded_change, level_text, number, plural
 from imgpull.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json", "markdown")
 _UNITS = {"s": ("s", 1.0), "bytes": ("GiB", GIB), "bytes/s": ("MiB/s", MIB), "1": ("", 1.0)}
+_NO_WIDTH = 100_000  # characters
 _SHOWN = 5  # names of cells that only one side has
 
 
@@ -37,10 +38,7 @@ def _rounded(value: float, digits: int) -> str:
 
 def effect_text(ratio: Ratio) -> str:
     """ "+31 %", "at least +400 %" where only a bound is known, "-" for nothing."""
-    if ratio.ratio is None:
-        return "-"
-    word = {AT_LEAST: "at least ", AT_MOST: "at most "}.get(ratio.bound, "")
-    return word + change(ratio.ratio - 1)
+    return "-" if ratio.ratio is None else bounded_change(ratio.ratio, ratio.bound)
 
 
 def interval_text(ratio: Ratio) -> str:
@@ -73,6 +71,9 @@ def print_comparison(found: Comparison, console: "Console") -> None:
         table.add_column(key, justify="left" if last else "right", no_wrap=not last)
     for row in rows:
         table.add_row(*(Text(text) for text in row))
+    if not console.is_terminal:  # a file has no width
+        wide = console.options.update(max_width=_NO_WIDTH)
+        table.width = console.measure(table, options=wide).maximum
     console.print(table, crop=False)
     for line in closing(found):
         console.print(Text(line), soft_wrap=True)
@@ -88,10 +89,35 @@ def heading(found: Comparison) -> list[str]:
         lines += [f"differs: {one}" for one in found.differences]
     else:
         lines.append("differs: nothing that the records name")
+    lines += incidents(found)
     for letter, names in (("A", found.only_before), ("B", found.only_after)):
         if names:
             more = f"; {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"only in {letter}: {'; '.join(names[:_SHOWN])}{more}")
+    return lines
+
+
+def incidents(found: Comparison) -> list[str]:
+    """ "B: 22 of 40 pulls throttled; 3 trials missed a limit", for each side where any were."""
+    lines = []
+    for letter, side in (("A", found.before), ("B", found.after)):
+        counts = side.incidents
+        pulls = [
+            f"{counts[key]} {word}"
+            for key, word in (
+                ("throttled", "throttled"),
+                ("failed", "failed"),
+                ("censored", "not over at the deadline"),
+            )
+            if counts[key]
+        ]
+        parts = [f"of {plural(counts['pulls'], 'pull')} {', '.join(pulls)}"] if pulls else []
+        if counts["slo_missed"]:
+            parts.append(f"{plural(counts['slo_missed'], 'trial')} missed a limit")
+        if counts["degraded"]:
+            parts.append(f"{plural(counts['degraded'], 'trial')} degraded")
+        if parts:
+            lines.append(f"{letter}: {'; '.join(parts)}")
     return lines
 
 
@@ -106,7 +132,10 @@ def closing(found: Comparison) -> list[str]:
     lines = []
     if found.overall is not None:
         text = f"{effect_text(found.overall)} {interval_text(found.overall)}"
-        lines.append(f"over {plural(len(found.cells), 'cell')}: {found.quantity.text} {text}")
+        all_of = plural(len(found.cells), "cell")
+        known = found.overall_cells == len(found.cells)
+        over = all_of if known else f"{found.overall_cells} of {all_of}, known on both sides"
+        lines.append(f"over {over}: {found.quantity.text} {text}")
     how = f"B against A, geometric means of trials, {100 * (1 - ALPHA):.0f} % intervals"
     family = f"; p by Holm over {plural(len(found.cells), 'cell')}" if len(found.cells) > 1 else ""
     lines.append(f"{how}{family}; {_pairing(found)}")
@@ -196,6 +225,7 @@ def as_json(found: Comparison) -> str:
         "unit": found.quantity.unit,
         "before": str(found.before.path),
         "after": str(found.after.path),
+        "incidents": {"before": found.before.incidents, "after": found.after.incidents},
         "differences": [
             {"field": one.field, "before": one.before, "after": one.after}
             for one in found.differences
@@ -203,7 +233,7 @@ def as_json(found: Comparison) -> str:
         "only_before": list(found.only_before),
         "only_after": list(found.only_after),
         "paired_by": found.paired or None,
-        "overall": None if overall is None else _limits(overall),
+        "overall": None if overall is None else {**_limits(overall), "cells": found.overall_cells},
         "cells": [_plain(cell) for cell in found.cells],
     }
     return json.dumps(whole, indent=2, default=str) + "\n"

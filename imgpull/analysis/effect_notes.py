@@ -19,7 +19,7 @@ from imgpull.analysis.effects import (
 )
 from imgpull.analysis.pairing import SHARED_LUCK
 from imgpull.analysis.statistics import ALPHA, TOO_FEW
-from imgpull.analysis.wording import change, level_text, plural, top_quantile
+from imgpull.analysis.wording import bounded_change, change, level_text, plural, top_quantile
 
 SAME_WITHIN = 0.05  # an interval within so much of no change is no visible difference
 _SHOWN_CELLS = 3
@@ -50,10 +50,11 @@ def effect_notes(frame: pd.DataFrame, names: Mapping[str, str]) -> Iterator[str]
             paired = paired or any(one.paired for several in own.values() for one in several)
         else:
             yield f"{factor}: no two cells differ in it alone, so its effect cannot be told"
-    crossed = interactions(frame)
-    yield from crossed
-    if crossed:
-        yield from _cells(against_reference(frame))
+    for label, column in headlines.items():
+        crossed = interactions(frame, column)
+        yield from (f"{label}: {sentence}" for sentence in crossed)
+        if crossed:
+            yield from _cells(label, against_reference(frame, column))
     if paired and (frame["engine"] == "sim").all():
         yield SHARED_LUCK
 
@@ -88,7 +89,7 @@ def _size(one: Effect) -> float:
 
 def _figure(one: Effect) -> str:
     assert one.ratio is not None
-    text = change(one.ratio - 1)
+    text = bounded_change(one.ratio, one.bound)
     if one.low is None or one.high is None:
         return text
     return f"{text} {percent_interval(one.low, one.high)}"
@@ -105,7 +106,7 @@ def _same(one: Effect) -> bool:
     return max(one.high, 1 / one.low) - 1 <= SAME_WITHIN
 
 
-def _cells(found: Sequence[CellEffect]) -> Iterator[str]:
+def _cells(label: str, found: Sequence[CellEffect]) -> Iterator[str]:
     """The cells that differ from the reference, where factors alone do not tell it."""
     sure = [one for one in found if one.p is not None and one.p < ALPHA]
     if not sure:
@@ -118,6 +119,6 @@ def _cells(found: Sequence[CellEffect]) -> Iterator[str]:
     ]
     more = f"; {len(sure) - _SHOWN_CELLS} more" if len(sure) > _SHOWN_CELLS else ""
     yield (
-        f"image pull p50 against {found[0].reference} (Holm over {plural(len(found), 'cell')}): "
+        f"{label} against {found[0].reference} (Holm over {plural(len(found), 'cell')}): "
         f"{'; '.join(parts)}{more}"
     )

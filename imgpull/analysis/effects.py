@@ -25,8 +25,12 @@ from imgpull.analysis.least_squares import (
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, compare_groups, readings_of
 from imgpull.analysis.statistics import (
+    ALPHA,
+    AT_LEAST,
     TOO_FEW,
+    UNKNOWN,
     Ratio,
+    compare_readings,
     estimate,
     holm,
     reachable,
@@ -42,7 +46,8 @@ ONE_TRIAL = "one trial a cell carries no interval"
 class Effect:
     """What going from one level of a factor to another does, all else equal; None is unknown.
 
-    `trials` of a cell, the fewest; `pairs` is how many times the two levels were compared.
+    `trials` of a cell, the fewest; `pairs` is how many times the two levels were compared. `bound`
+    is as a Ratio's: where no comparison is exact, `ratio` may be "at least" or "at most".
     """
 
     factor: str
@@ -56,6 +61,14 @@ class Effect:
     p: float | None
     note: str = ""
     pairs: int = 0
+    bound: str = ""
+
+    @property
+    def sure(self) -> bool:
+        """Whether "no change" is left out: of an interval, or by the rank test of a bound."""
+        if self.bound:
+            return self.p is not None and self.p < ALPHA
+        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,8 @@ def effects(frame: pd.DataFrame, column: str = HEADLINE) -> list[Effect]:
     """One effect for each level of each factor against its first; of words: the fastest to pull.
 
     Factors that always move together are one, under the first one's name. Cells in which a trial
-    is known only from below are left out, and the note says so.
+    is known only from below are left out, and the note says so; where no others are, they make
+    the effect a bound.
     """
     found = gather(frame, column)
     if found is None:
@@ -159,8 +173,9 @@ def _of_factor(frame: pd.DataFrame, found: Trials, model: Model, factor: str) ->
         sizes = found.sizes
         trials = min(sizes[place] for pair in told or pairs for place in pair)
         if not told:
-            note = "cannot tell: some trials are known only from below"
-            yield Effect(factor, start, end, None, None, None, trials, found.paired, None, note)
+            yield _bounded(
+                Effect(factor, start, end, None, None, None, trials, False, None), found, pairs
+            )
             continue
         value, low, high, p = model.change(told)
         effect = Effect(
@@ -168,6 +183,27 @@ def _of_factor(frame: pd.DataFrame, found: Trials, model: Model, factor: str) ->
             None if math.isnan(p) else p, pairs=len(told),
         )  # fmt: skip
         yield replace(effect, note=_note(effect, len(pairs) - len(told), sizes, told))
+
+
+def _bounded(plain: Effect, found: Trials, pairs: Sequence[tuple[int, int]]) -> Effect:
+    """The mean of bounds that all point one way, as sure as the least sure of them."""
+    sides = [(found.readings[start], found.readings[end]) for start, end in pairs]
+    ratios = [compare_readings(first, second, paired=False) for first, second in sides]
+    mean = math.exp(sum(math.log(one.ratio or 1.0) for one in ratios) / len(ratios))
+    (bound, *others) = {one.bound for one in ratios}
+    toward = mean > 1 if bound == AT_LEAST else mean < 1
+    if others or bound == UNKNOWN or not toward:
+        return replace(plain, note="cannot tell: some trials are known only from below")
+    tested = [one.rank_p for one in ratios]
+    known = [p for p in tested if p is not None]
+    return replace(
+        plain,
+        ratio=mean,
+        p=max(known) if len(known) == len(tested) else None,
+        note="" if all(one.enough for one in ratios) else TOO_FEW,
+        pairs=len(pairs),
+        bound=bound,
+    )
 
 
 def _note(

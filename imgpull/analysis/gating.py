@@ -13,7 +13,7 @@ from imgpull.analysis.acknowledging import Acknowledged
 from imgpull.analysis.comparing import CellPair, Comparison, compare_sides
 from imgpull.analysis.comparison_text import closing, effect_text, heading, interval_text
 from imgpull.analysis.power import SPREAD, by_chance, detectable, spread_of
-from imgpull.analysis.sides import Side
+from imgpull.analysis.sides import Quantity, Side, directed, quantity
 from imgpull.analysis.statistics import (
     ALPHA,
     AT_LEAST,
@@ -25,6 +25,7 @@ from imgpull.analysis.statistics import (
     holm,
 )
 from imgpull.analysis.wording import change
+from imgpull.errors import ConfigError
 
 PASSED, REGRESSION, CANNOT_TELL = 0, 3, 4  # exit statuses, design 4.8
 OK, SLOWER, ACCEPTED, UNKNOWN = "ok", "regression", "acknowledged", "cannot tell"
@@ -90,14 +91,19 @@ def gate(
 ) -> Gate:
     """Hold every cell of the baseline against the other side; Unlike when they may not be.
 
+    CannotTell when no cell is on both, or no trial counts; ConfigError for a count.
     A cell that the other side lacks, or whose trials there all failed, cannot be told: a release
     that breaks the test must not pass for want of numbers.
     """
+    worse = quantity(measurement, (baseline, after)).more_is_worse
+    if worse is None:
+        raise ConfigError(
+            f"'{measurement}' has no direction: more of it is neither slower nor faster",
+            hint=f"gate one of {', '.join(directed((baseline, after)))}",
+        )
     found = compare_sides(baseline, after, measurement=measurement, allow=allow, strict=True)
     slowdowns = [
-        slowdown(
-            *cell.readings, paired=cell.ratio.paired, more_is_worse=found.quantity.more_is_worse
-        )
+        slowdown(*cell.readings, paired=cell.ratio.paired, more_is_worse=worse)
         for cell in found.cells
     ]
     sure = beyond_chance(slowdowns, limits)
@@ -106,7 +112,7 @@ def gate(
     judged = []
     for cell, slower, yes in zip(found.cells, slowdowns, sure, strict=True):
         plain = _judged(cell, slower, yes, limits)
-        judged.append(_accepted(cell, slower, plain, open_entries, measurement, used))
+        judged.append(_accepted(cell, slower, plain, open_entries, found.quantity, used))
     judged += [Judged(name, UNKNOWN, "not on the other side") for name in found.only_before]
     expired = [entry for entry in acknowledged if entry.expires < today]
     remarks = [f"expired, counts no more: {entry.text}" for entry in expired]
@@ -203,14 +209,14 @@ def _accepted(
     slower: Ratio,
     judged: Judged,
     entries: Sequence[Acknowledged],
-    measurement: str,
+    what: Quantity,
     used: set[int],
 ) -> Judged:
     """The same, acknowledged if an entry covers it; notes which entry that was."""
     if judged.outcome != SLOWER or slower.ratio is None:
         return judged
     for place, entry in enumerate(entries):
-        if entry.covers(cell.all_levels, measurement, slower.ratio - 1):
+        if entry.covers(cell.all_levels, what, slower.ratio - 1):
             used.add(place)
             return Judged(judged.name, ACCEPTED, f"{judged.message}; acknowledged: {entry.text}")
     return judged

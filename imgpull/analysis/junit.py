@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from imgpull.analysis.gating import ACCEPTED, SLOWER, UNKNOWN, Judged
+from imgpull.errors import ConfigError
 
 _ELEMENTS = {SLOWER: "failure", UNKNOWN: "error", ACCEPTED: "skipped"}
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
@@ -18,7 +19,7 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 def write_junit(
     path: Path, measurement: str, cells: Sequence[Judged], remarks: Sequence[str]
 ) -> None:
-    """Write the file, making its directory."""
+    """Write the file, making its directory; ConfigError where that cannot be."""
     kinds = [_ELEMENTS.get(cell.outcome, "") for cell in cells]
     suite = ElementTree.Element(
         "testsuite",
@@ -38,10 +39,15 @@ def write_junit(
             ElementTree.SubElement(case, "system-out").text = _text(cell.message)
     if remarks:
         ElementTree.SubElement(suite, "system-out").text = _text("\n".join(remarks))
-    path.parent.mkdir(parents=True, exist_ok=True)
     tree = ElementTree.ElementTree(suite)
     ElementTree.indent(tree)
-    tree.write(path, encoding="utf-8", xml_declaration=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tree.write(path, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}", hint="name a file: --junit gate.xml"
+        ) from error
 
 
 def _text(text: str) -> str:

@@ -41,6 +41,7 @@ class Trials:
     exact: int  # so many cells are known
     paired: bool
     shared_luck: bool = False  # simulated: what a block does to one cell it does to others
+    readings: Sequence[Sequence[Reading]] = ()  # of each cell, bounds among them
 
 
 def gather(frame: pd.DataFrame, column: str) -> Trials | None:
@@ -72,6 +73,7 @@ def gather(frame: pd.DataFrame, column: str) -> Trials | None:
         len(known),
         label is not None and connected(cell, block, len(known)),
         bool((counted["engine"] == "sim").all()),
+        [readings for _, readings, _ in (*known, *bounded)],
     )
 
 

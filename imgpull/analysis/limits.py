@@ -20,7 +20,7 @@ from imgpull.analysis.statistics import Floats
 
 # ASSUMPTION (conf/engine/sim.yaml): one core hashes so many fetched bytes a second.
 HASH_BYTES_S = 1.5e9
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_limits(path: Path) -> Limits:
     """The limits in a trial's `config.resolved.yaml`; none at all where there is no such file."""
     if not path.exists():
         return Limits()
-    values = yaml.load(path.read_text("utf-8"), _LOADER) or {}
+    values = yaml.load(path.read_text("utf-8"), LOADER) or {}
     if not isinstance(values, dict) or (values.get("engine") or {}).get("kind") == "replay":
         return Limits()  # the configuration says nothing of a recorded report
     return limits_of(values)

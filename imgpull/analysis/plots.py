@@ -127,10 +127,9 @@ def _values(sweep_dir: Path, trial: "pd.Series[Any]") -> Iterator[tuple[str, str
         for row in files.leaders
         if row.get("outcome") == "pulled" and (pull_s := number(row.get("pull_s"))) and pull_s > 0
     ]
-    late = (number(row.get("pull_s")) for row in files.leaders if row.get("outcome") == "censored")
     spans = ((number(row.get("created")), number(row.get("ready"))) for row in files.pods)
     yield "image_pull", "dot", _thin(pull_s for pull_s, _ in pulled)
-    yield "image_pull", "censored", _thin(late)
+    yield "image_pull", "censored", _thin(files.late_s)
     yield "pod_startup", "dot", _thin(b - a for a, b in spans if a is not None and b is not None)
     yield "node_throughput", "dot", _thin(size / s / MIB for s, size in pulled if size is not None)
     for plot in _PLOTS:

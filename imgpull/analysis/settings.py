@@ -4,10 +4,11 @@ Hides where they are found: the configuration that each trial ran with, compared
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from imgpull.analysis.likeness import Difference, Pair
-from imgpull.analysis.sides import Trial
+from imgpull.analysis.sides import Side, Trial, level
 from imgpull.analysis.wording import level_text
 from imgpull.config.sweeping import KEYS
 
@@ -41,6 +42,26 @@ def other_settings(pairs: Sequence[Pair], moved: Collection[Difference]) -> list
             more = [Difference(f"{rest} more settings", "config.resolved.yaml", "see both")]
             return found[:_SHOWN] + more * (rest > 0)
     return []
+
+
+def with_levels(side: Side, keys: Collection[str]) -> Side:
+    """The side, each trial with a level of every key: one it does not sweep is configured."""
+    configs: dict[str, Mapping[str, Any]] = {}  # by cell, within which no such key varies
+    trials = []
+    for trial in side.trials:
+        absent = [key for key in keys if key not in trial.levels]
+        cell = trial.record.cell_id
+        if absent and cell not in configs:
+            configs[cell] = _read(trial)
+        own = {key: level(_at(configs[cell], key)) for key in absent}
+        trials.append(replace(trial, levels={**trial.levels, **own}))
+    return replace(side, trials=tuple(trials))
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
 
 
 def _between(before: Trial, after: Trial, moved: Collection[str]) -> list[Difference]:

@@ -17,6 +17,11 @@ from imgpull.results.record import JobRecord, job_directories, read_measurements
 PRIMARY = "image_pull_s/p50"
 _UNIT_SUFFIXES = ("_mib_s", "_gib", "_s")  # of MLflow's metric names
 _AT_LEAST = "_at_least"
+_MORE_IS_WORSE = {"s": True, "bytes": True, "bytes/s": False}
+
+
+class CannotTell(ReportError):
+    """No two numbers can be held against each other."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,23 @@ class Side:
         """Those whose verdict lets them be compared."""
         return tuple(trial for trial in self.trials if trial.record.counts)
 
+    @property
+    def incidents(self) -> dict[str, int]:
+        """What its numbers alone do not tell: of pulls and trials that count, how many were so."""
+
+        def pulls(*statistics: str) -> int:
+            known = [
+                trial.numbers.get(("validity", one)) for trial in self.counted for one in statistics
+            ]
+            return int(sum(number for number, _ in filter(None, known)))
+
+        return {
+            "pulls": pulls("pulls", "failed", "censored"),
+            **{name: pulls(name) for name in ("throttled", "failed", "censored")},
+            "slo_missed": sum(trial.record.slo == "missed" for trial in self.counted),
+            "degraded": sum(trial.record.verdict == "degraded" for trial in self.counted),
+        }
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -56,9 +78,13 @@ class Quantity:
         return f"{self.measurement.replace('_', ' ')} {self.statistic}"
 
     @property
-    def more_is_worse(self) -> bool:
-        """Whether growth is a slowdown: of times and sizes, not of rates."""
-        return self.unit != "bytes/s"
+    def more_is_worse(self) -> bool | None:
+        """Whether growth is a slowdown: of times and sizes, not of rates; None of counts."""
+        return _MORE_IS_WORSE.get(self.unit)
+
+    def named(self, name: str) -> bool:
+        """Whether a name like MLflow's, or one without a unit, is this quantity's."""
+        return self.measurement in _stems(name) and self.statistic == name.partition("/")[2]
 
     def of(self, trial: Trial) -> Reading | None:
         """A trial's number, or what it at least is; None when unknown."""
@@ -92,33 +118,47 @@ def _trial(place: Path) -> Trial:
         if not row.subject
     }
     record = read_record(place)
-    levels = {
-        key: json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
-        for key, value in record.factors.items()
-    }
-    return Trial(place, record, numbers, levels)
+    return Trial(place, record, numbers, {key: level(one) for key, one in record.factors.items()})
+
+
+def level(value: Any) -> Any:
+    """A level that compares: lists and mappings as JSON."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 def quantity(name: str, sides: Sequence[Side]) -> Quantity:
     """The quantity of a name like MLflow's, image_pull_s/p50; ConfigError lists what there is."""
-    known: dict[tuple[str, str], str] = {}
-    for side in sides:
-        for trial in side.counted:
-            known |= {key: unit for key, (_, unit) in trial.numbers.items()}
-    stem, _, statistic = name.partition("/")
-    stems = [stem, *(stem.removesuffix(end) for end in _UNIT_SUFFIXES if stem.endswith(end))]
-    for measurement in stems:
+    known = _known(sides)
+    statistic = name.partition("/")[2]
+    for measurement in _stems(name):
         for found in (statistic, statistic + _AT_LEAST):
             if (measurement, found) in known:
                 return Quantity(measurement, statistic, known[measurement, found])
     if not known:
-        raise ReportError(
+        raise CannotTell(
             "no trial on either side counts: all failed or were invalid",
             hint="look at their verdicts: imgpull report DIR",
         )
     raise ConfigError(
         f"no trial measured '{name}'", hint=f"choose one of {', '.join(_names(known))}"
     )
+
+
+def _stems(name: str) -> list[str]:
+    """What a name may call its measurement: as it is written, and without a unit."""
+    stem = name.partition("/")[0]
+    return [stem, *(stem.removesuffix(end) for end in _UNIT_SUFFIXES if stem.endswith(end))]
+
+
+def directed(sides: Sequence[Side]) -> list[str]:
+    """The names of quantities of which more is a slowdown, or less."""
+    return _names(key for key, unit in _known(sides).items() if unit in _MORE_IS_WORSE)
+
+
+def _known(sides: Sequence[Side]) -> dict[tuple[str, str], str]:
+    """The unit of every number that some trial which counts has."""
+    trials = [trial for side in sides for trial in side.counted]
+    return {key: unit for trial in trials for key, (_, unit) in trial.numbers.items()}
 
 
 def _names(known: Iterable[tuple[str, str]]) -> list[str]:

@@ -6,7 +6,7 @@ docs/statistics.md has the measured coverage.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,7 +126,7 @@ def compare(
         raise ValueError(f"{len(first)} and {len(second)} values are no pairs")
     sizes = (len(first), len(second), paired)
     if not len(first) or not len(second):
-        return Ratio(None, None, None, *sizes, None, "no trials on one side")
+        return Ratio(None, None, None, *sizes, None, "no number on one side")
     if not all(np.isfinite(side).all() and (side > 0).all() for side in (first, second)):
         return Ratio(None, None, None, *sizes, None, "zero or unknown values have no ratio")
     logs = np.log(first), np.log(second)
@@ -162,6 +162,25 @@ def t_interval(
     reach = error * float(special.stdtrit(spare, 1 - ALPHA / 2))
     p = 2 * float(special.stdtr(spare, -abs(log_ratio) / error))
     return log_ratio - reach, log_ratio + reach, p
+
+
+def by_block(cells: Sequence[Sequence[tuple[Hashable, float]]]) -> Floats:
+    """One value a block, whose mean is that of the cells' means; `cells` have (block, value).
+
+    Where each cell has one trial in each block, a block's mean. Else what its trials add to the
+    cells' means (cluster-robust variance). A single value where a cell has one trial.
+    """
+    means = [math.fsum(value for _, value in cell) / len(cell) for cell in cells]
+    middle = math.fsum(means) / len(means)
+    if min(map(len, cells)) < 2:
+        return np.asarray([middle])
+    added: dict[Hashable, float] = {}
+    for cell, mean in zip(cells, means, strict=True):
+        weight = 1 / (len(cells) * math.sqrt(len(cell) * (len(cell) - 1)))
+        for block, value in cell:
+            added[block] = added.get(block, 0.0) + weight * (value - mean)
+    blocks = len(added)
+    return middle + math.sqrt(blocks * (blocks - 1)) * np.asarray(list(added.values()))
 
 
 def _note(found: Ratio) -> str:

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from imgpull.analysis.limits import read_limits
+from imgpull.analysis.limits import LOADER, read_limits
 from imgpull.analysis.series import Series, read_series
 from imgpull.errors import ReportError
-from imgpull.units import MIB
+from imgpull.tables import number
+from imgpull.units import MIB, parse_duration
 
 Row = dict[str, str]
 
@@ -54,12 +55,43 @@ class TrialFiles:
         return [row for row in self.pulls if row.get("leader", "").lower() == "true"]
 
     @cached_property
+    def late_s(self) -> list[float]:
+        """How long the leaders' pulls that were not over at the deadline took at least.
+
+        The whole wait where it is not known when a pull was asked for; left out where that is not
+        known either.
+        """
+        late = [row for row in self.leaders if row.get("outcome") == "censored"]
+        wait_s = self._wait_s() if late else None
+        if wait_s is None:
+            return []
+        created_s = {_of(row): number(row.get("created")) for row in self.pods}
+        asked = [(created_s.get(_of(row)), number(row.get("requested_at"))) for row in late]
+        return [
+            wait_s if begin_s is None or at_s is None else max(0.0, begin_s + wait_s - at_s)
+            for begin_s, at_s in asked
+        ]
+
+    def _wait_s(self) -> float | None:
+        """How long the trial waited for a pod; None where its configuration does not say."""
+        try:
+            config = yaml.load((self.place / "config.resolved.yaml").read_text("utf-8"), LOADER)
+            return parse_duration(config["wait_timeout"])
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            return None
+
+    @cached_property
     def series(self) -> dict[str, Series]:
         """The rates in series.csv by node; {} where there is none, or another file."""
         try:
             return read_series(self.place / "series.csv")
         except (OSError, ReportError):
             return {}
+
+
+def _of(row: Row) -> tuple[str | None, str | None]:
+    """The pod that a row is about."""
+    return row.get("namespace"), row.get("pod")
 
 
 def files_of(sweep_dir: Path, trial: "pd.Series[Any]") -> TrialFiles:

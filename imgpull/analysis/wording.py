@@ -38,6 +38,12 @@ def change(ratio: float) -> str:
     return f"{'+0' if text == '-0' else text} %"
 
 
+def bounded_change(ratio: float, bound: str) -> str:
+    """A relative change that may be known only from one side: "at least +400 %"."""
+    word = {"at_least": "at least ", "at_most": "at most "}.get(bound, "")
+    return word + change(ratio - 1)
+
+
 def level_text(level: Any) -> str:
     """A level as it was typed: 5.0 -> "5", True -> "true"."""
     if unknown(level):

@@ -40,8 +40,10 @@ def gate(
 
     from imgpull.analysis import gating
     from imgpull.analysis.acknowledging import read_acknowledged
+    from imgpull.analysis.comparison_text import incidents
     from imgpull.analysis.junit import write_junit
     from imgpull.analysis.likeness import Unlike
+    from imgpull.analysis.sides import CannotTell
 
     limits = gating.Limits(
         share(max_regression, "--max-regression"),
@@ -58,7 +60,7 @@ def gate(
             acknowledged=accepted,
             today=date.today(),
         )
-    except Unlike as error:
+    except (Unlike, CannotTell) as error:
         typer.echo(f"cannot tell: {error}", err=True)
         if junit:
             refusal = gating.Judged("both sides", gating.UNKNOWN, error.message)
@@ -67,5 +69,6 @@ def gate(
     for line in gating.lines(found):
         typer.echo(line)
     if junit:
-        write_junit(junit, measurement, found.cells, found.remarks)
+        remarks = [*incidents(found.comparison), *found.remarks]
+        write_junit(junit, measurement, found.cells, remarks)
     raise typer.Exit(found.status)

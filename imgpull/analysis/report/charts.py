@@ -17,6 +17,7 @@ from imgpull.analysis.effects import Effect
 from imgpull.analysis.layout import MAX_HUES, Layout
 from imgpull.analysis.report.pulled import Curve
 from imgpull.analysis.report.story import CellView
+from imgpull.analysis.statistics import AT_LEAST, AT_MOST
 from imgpull.analysis.wording import number, plural
 
 MAX_PANELS = 48
@@ -194,6 +195,9 @@ def bars(found: Iterable[Effect]) -> list[Bar]:
         for value in (one.ratio, one.low, one.high)
         if value is not None and value > 0 and math.isfinite(value)
     ]
+    # Room for the arrow of what is known only as a bound.
+    ends += [one.ratio * 1.5 for one in effects if one.ratio and one.bound == AT_LEAST]
+    ends += [one.ratio / 1.5 for one in effects if one.ratio and one.bound == AT_MOST]
     if not ends:
         return [Bar(one, Markup("")) for one in effects]
     low, high = min(0.95, *ends), max(1.05, *ends)
@@ -213,14 +217,17 @@ def _bar(effect: Effect, scale: Scale, low: float, high: float) -> Markup:
         return Markup("")
     none, at = _short(scale(1.0)), scale(effect.ratio)
     parts = [Markup('<line class="same" x1="{}" x2="{}" y1="0" y2="24"/>').format(none, none)]
-    if effect.low is not None and effect.high is not None:
-        start, end = scale(max(effect.low, 1e-9)), scale(effect.high)
+    # A bound is open towards one side: its line ends there in an arrow.
+    open_ends = {AT_LEAST: (effect.ratio, math.inf), AT_MOST: (0.0, effect.ratio)}
+    own_low, own_high = open_ends.get(effect.bound, (effect.low, effect.high))
+    if own_low is not None and own_high is not None:
+        start, end = scale(max(own_low, 1e-9)), scale(own_high)
         parts.append(
             Markup('<line class="reach" x1="{}" x2="{}" y1="12" y2="12"/>').format(
                 _short(start), _short(end)
             )
         )
-        for value, x, tip in ((effect.low < low, start, 5), (effect.high > high, end, -5)):
+        for value, x, tip in ((own_low < low, start, 5), (own_high > high, end, -5)):
             shape = (
                 f"M{_short(x + tip)} 7L{_short(x)} 12L{_short(x + tip)} 17"
                 if value

@@ -7,7 +7,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const WIDTH = 1000, LEFT = 96, RIGHT = 14, AXIS = 24;
   const STAGES = [
-    "waiting for a node", "sandbox until the pull is asked for", "waiting for its turn to pull",
+    "waiting for a node", "sandbox until the pull is asked for", "waiting for its turn to pull, or to try again",
     "pulling", "container starts", "until ready",
   ];
   const NAME = 0, NODE = 1, CREATED = 2, READY = 8, HOW = 9;

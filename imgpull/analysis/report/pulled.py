@@ -4,7 +4,7 @@ Hides that some pulls were not over at the deadline: the share of pulls that too
 is Kaplan and Meier's estimate, in which such a pull counts until the moment it was last seen.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from imgpull.analysis.trial_files import Row, TrialFiles
 from imgpull.tables import number
 
 MAX_STEPS = 120  # of one curve: more than a screen has pixels between them
+_LATE = "not over at the deadline"
 _NEVER_READY = "pod never became ready"
 
 
@@ -50,20 +51,18 @@ class Pulled:
     def add(self, cell: int, job: int, files: TrialFiles, *, counts: bool) -> None:
         """Take in a trial of the cell at this place; failures count in every verdict."""
         for row in files.pulls:
-            if kind := row.get("failure"):
+            late = _LATE if row.get("outcome") == "censored" else ""
+            if kind := row.get("failure") or late:
                 self._failed.setdefault((cell, kind), []).append((job, row))
         for row in files.pods:
             if not row.get("ready"):
                 self._failed.setdefault((cell, _NEVER_READY), []).append((job, row))
         if counts:
-            self._add_times(cell, files.leaders)
-
-    def _add_times(self, cell: int, leaders: Iterable[Row]) -> None:
-        kept = {"pulled": self._ended, "censored": self._open}
-        for row in leaders:
-            seconds = number(row.get("pull_s"))
-            if seconds is not None and (target := kept.get(row.get("outcome", ""))) is not None:
-                target.setdefault(cell, []).append(seconds)
+            ended = [row.get("pull_s") for row in files.leaders if row.get("outcome") == "pulled"]
+            told = [seconds for one in ended if (seconds := number(one)) is not None]
+            for kept, found in ((self._ended, told), (self._open, files.late_s)):
+                if found:
+                    kept.setdefault(cell, []).extend(found)
 
     def curves(self) -> dict[int, Curve]:
         """The curve of each cell that has pulls."""

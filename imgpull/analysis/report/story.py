@@ -22,8 +22,9 @@ from imgpull.analysis.cells import (
 from imgpull.analysis.effects import Effect, estimate_of
 from imgpull.analysis.pairing import pair_column
 from imgpull.analysis.readings import by_cell, compare_groups
-from imgpull.analysis.statistics import Ratio
+from imgpull.analysis.statistics import ALPHA, AT_LEAST, Ratio
 from imgpull.analysis.wording import (
+    bounded_change,
     cell_text,
     change,
     constants,
@@ -185,8 +186,7 @@ def ratio_text(ratio: Ratio) -> str:
     """ "+12 % [+5 %, +19 %]", with bounds where only they are known."""
     if ratio.ratio is None:
         return "cannot be told"
-    bound = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
-    return _with_interval(f"{bound}{change(ratio.ratio - 1)}", ratio.low, ratio.high)
+    return _with_interval(bounded_change(ratio.ratio, ratio.bound), ratio.low, ratio.high)
 
 
 def _number(found: Mapping[str, float | int | None], measure: Measure) -> Number:
@@ -272,51 +272,81 @@ def _pulls(counted: pd.DataFrame) -> list[str]:
 def _best(
     frame: pd.DataFrame, views: Sequence[CellView], measure: Measure
 ) -> tuple[Answer, str | None]:
-    known = [view for view in views if view.numbers[measure.column].value is not None]
+    column = measure.column
+    known = [view for view in views if view.numbers[column].value is not None]
+    known.sort(key=lambda view: view.numbers[column].value or 0.0)
+    bounded = [view for view in views if view.numbers[column].at_least is not None]
+    bounded.sort(key=lambda view: view.numbers[column].at_least or 0.0)
     title = titled(measure, frame)
-    if not known:
+    if not known and not bounded:
         return Answer(f"No cell has a known {title}", (), "bad"), None
     if frame["engine"].nunique() > 1:
         line = "a rehearsal and a measurement are not compared"
         return Answer("Cells differ in engine: none is called best", (line,), "warning"), None
-    known.sort(key=lambda view: view.numbers[measure.column].value or 0.0)
-    first, *others = known
-    own = _said(first.numbers[measure.column], title)
-    if not others:
-        single = Answer(f"{own} ({first.text})", _evidence(known, measure), "warning")
-        return single, first.cell_id if len(views) > 1 else None
+    if not known and len(bounded) > 1:
+        over = _first_of([_over(view, measure) for view in bounded])
+        return Answer(f"{title} of every cell is known only from below", (over,), "bad"), None
+    if len(known) + len(bounded) == 1:
+        (only,) = known or bounded
+        evidence = _evidence(known, measure) if known else ()
+        single = Answer(f"{_said(only.numbers[column], title)} ({only.text})", evidence, "warning")
+        return single, only.cell_id if len(views) > 1 and known else None
+    return _ranked(frame, known, bounded, measure), known[0].cell_id
+
+
+def _ranked(
+    frame: pd.DataFrame, known: Sequence[CellView], bounded: Sequence[CellView], measure: Measure
+) -> Answer:
+    """The first of the known cells, held against all others; those known from below come last."""
+    first, *others = every = [*known, *bounded]
     label = pair_column(frame[frame["counts"]].assign(cell=frame["cell_id"]))
     ratios = [ratio_of(first, other, measure, label) for other in others]
-    lines = [
-        f"Next, {others[0].text}: {ratio_text(ratios[0])}",
-        f"Slowest, {others[-1].text}: {ratio_text(ratios[-1])}",
-    ][: len(others)]
+    against = [f"{view.text}: {ratio_text(one)}" for view, one in zip(others, ratios, strict=True)]
+    lines = [f"Next, {against[0]}"] if len(known) > 1 else []
+    if bounded:
+        # A bound below a known number leaves open which of the two is slower.
+        least = bounded[0].numbers[measure.column].at_least or 0.0
+        last = least >= (known[-1].numbers[measure.column].value or 0.0)
+        told = zip(bounded, ratios[-len(bounded) :], strict=True)
+        over = _first_of([f"{_over(view, measure)}, {ratio_text(one)}" for view, one in told])
+        lines.append(f"{'Slowest, known' if last else 'Known'} only from below: {over}")
+    elif len(others) > 1:
+        lines.append(f"Slowest, {against[-1]}")
     alike = [view.text for view, ratio in zip(others, ratios, strict=True) if not told_more(ratio)]
-    state = "good"
-    if ratios[0].low is not None and alike:
-        shown = "; ".join(alike[:3]) + f"; and {len(alike) - 3} more" * (len(alike) > 3)
-        lines.insert(0, f"Not told apart from it: {shown}")
+    headline = f"{first.text}: {_said(first.numbers[measure.column], titled(measure, frame))}"
+    state = "good" if _sure(every, measure) else "warning"
+    if alike and any(min(one.n_before, one.n_after) > 1 for one in ratios):
+        lines.insert(0, f"Not told apart from it: {_first_of(alike)}")
         state = "warning"
-    headline = f"{first.text}: {own}"
-    if state == "warning" and len(alike) > 1:
-        headline = f"{len(alike) + 1} cells cannot be told apart; the fastest: {headline}"
-    elif state == "warning":
-        headline = f"Two cells cannot be told apart; the faster: {headline}"
-    lines += _evidence(known, measure)
-    if ratios[0].paired:
+        count, fastest = ("Two", "faster") if len(alike) == 1 else (f"{len(alike) + 1}", "fastest")
+        headline = f"{count} cells cannot be told apart; the {fastest}: {headline}"
+    lines += _evidence(every, measure)
+    if any(one.paired and not one.bound for one in ratios):
         lines.append(_paired(frame))
-    sure = state if _sure(known, measure) else "warning"
-    return Answer(headline, tuple(lines), sure), first.cell_id
+    return Answer(headline, tuple(lines), state)
+
+
+def _over(view: CellView, measure: Measure) -> str:
+    """ "nodes 4: over 31.2 s"."""
+    return f"{view.text}: {view.numbers[measure.column].text} s"
+
+
+def _first_of(texts: Sequence[str]) -> str:
+    """The first of many, and how many more there are."""
+    return "; ".join(texts[:3]) + f"; and {len(texts) - 3} more" * (len(texts) > 3)
 
 
 def _differs(effects: Sequence[Effect], title: str) -> Answer:
-    """The effects whose intervals leave out "no change", largest first; and which do not."""
+    """The effects that leave out "no change", largest first; and which do not."""
     told = [one for one in effects if one.ratio is not None]
+    if not told and effects:
+        why = "trials on both sides are known only from below"
+        return Answer(f"Nothing can be told to change {title}", (why,), "warning")
     if not told:
         return Answer("No two cells that count differ in one factor alone", (), "warning")
     sized = sorted(told, key=lambda one: -abs(math.log(one.ratio or 1)))
-    shown = [one for one in sized if one.low is not None and one.high is not None]
-    clear = [one for one in shown if not (one.low or 0) <= 1 <= (one.high or 0)]
+    shown = [one for one in sized if one.p is not None]
+    clear = [one for one in shown if one.sure]
     lines = [_effect(one) for one in (clear if shown else sized)[1:5]]
     rest = dict.fromkeys(one.factor for one in sized if one not in clear)
     unclear = [name for name in rest if name not in {one.factor for one in clear}]
@@ -336,10 +366,10 @@ def _effect(one: Effect) -> str:
 
 
 def effect_text(effect: Effect) -> str:
-    """ "+12 % [+5 %, +19 %]"."""
+    """ "+12 % [+5 %, +19 %]", "at least +400 %"."""
     if effect.ratio is None:
         return "cannot be told"
-    return _with_interval(change(effect.ratio - 1), effect.low, effect.high)
+    return _with_interval(bounded_change(effect.ratio, effect.bound), effect.low, effect.high)
 
 
 def _with_interval(text: str, low: float | None, high: float | None) -> str:
@@ -360,7 +390,9 @@ def ratio_of(first: CellView, other: CellView, measure: Measure, label: str | No
 
 
 def told_more(ratio: Ratio) -> bool:
-    """Whether the interval leaves no room for "the same"."""
+    """Whether the interval leaves no room for "the same", or the rank test of a bound does."""
+    if ratio.bound:
+        return ratio.bound == AT_LEAST and ratio.rank_p is not None and ratio.rank_p < ALPHA
     return ratio.low is not None and ratio.low > 1
 
 

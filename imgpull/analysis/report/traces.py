@@ -133,6 +133,9 @@ def _pod(row: Row, nodes: list[str], pull: Row) -> list[Any]:
     waited = number(pull.get("wait_s"))
     begun = times["pulling"]
     until = begun + waited if begun is not None and waited is not None else None
+    pull_s = number(pull.get("pull_s"))
+    if (number(pull.get("attempts")) or 1) > 1 and pull_s is not None and times["pulled"]:
+        until = times["pulled"] - pull_s  # earlier attempts failed: back-off until the last one
     marks = (
         times["created"], times["scheduled"], begun, until,
         times["pulled"], times["started"], times["ready"],
