@@ -17,8 +17,9 @@ from imgpull import engines, pipeline
 from imgpull.engines import Say, Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
+from imgpull.sweep import shapes
+from imgpull.sweep.forecasting.spend import cost_of
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.limits import price
 from imgpull.sweep.plan import Planned, sweep_name
 
 _PLAN = "IMGPULL_SWEEP_PLAN"
@@ -113,7 +114,7 @@ def finished_event(record: JobRecord, directory: str, cost: float | None) -> dic
 def cost(planned: Planned, record: JobRecord) -> float | None:
     """What a trial cost, in the currency of the prices; None where no price is known."""
     try:
-        hourly = price(planned)
+        cost = cost_of(planned.job, record.wall_s, built=shapes.is_built(planned.cell))
     except ImgpullError:  # conf/prices.yaml was broken meanwhile
         return None
-    return None if hourly is None else round(hourly * record.wall_s / 3600, 6)
+    return None if cost is None else round(cost, 6)
