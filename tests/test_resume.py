@@ -1,5 +1,6 @@
 """How a sweep goes on: by its content, by `imgpull resume`, without its ledger; when it may not."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,43 @@ def test_fewer_cells_go_on_with_the_sweep_that_holds_them(tmp_path: Path) -> Non
     assert fewer.sweep == first.sweep
     assert "1 further cell left as they are" in fewer.err
     assert len(started(first.sweep)) == 3
+
+
+def test_trials_that_a_narrower_command_leaves_are_told_with_the_command_for_them(
+    tmp_path: Path,
+) -> None:
+    first = run_py(tmp_path, *TWO, "trials=2", "max_hours=1e-9")
+    assert verdicts(first.sweep) == []
+    narrow = imgpull(
+        tmp_path, "resume", str(first.sweep), "replicas=1", "trials=1", "max_hours=null"
+    )
+    again = f"imgpull resume {first.sweep} replicas=1,2 trials=2"
+    told = f"what was asked is done; 3 trials of earlier commands are not: {again}"
+    assert narrow.err.splitlines()[-1] == told
+    assert imgpull(tmp_path, "resume", str(first.sweep)).out.splitlines() == [told]
+    status = imgpull(tmp_path, "status", str(first.sweep)).out
+    assert "1 of 1 done; 3 trials of earlier commands are not" in status
+    assert status.splitlines()[-1] == f"next:     {again}"
+    rest = imgpull(tmp_path, *again.split()[1:])
+    assert verdicts(first.sweep) == ["valid"] * 4
+    assert "earlier commands" not in rest.err + imgpull(tmp_path, "status", str(first.sweep)).out
+
+
+@pytest.mark.parametrize(
+    ("stop", "lifted"),
+    [
+        ("max_hours=1e-9", "max_hours=…"),
+        ("on_failure=stop_after:1", "on_failure=continue"),
+    ],
+)
+def test_the_next_step_lifts_what_stopped_the_sweep(tmp_path: Path, stop: str, lifted: str) -> None:
+    none_works = ("engine.faults.pull_shares.not_found=1", "wait_timeout=1m")
+    first = run_py(tmp_path, *TWO, *none_works, "on_failure=stop_after:3")
+    more = imgpull(tmp_path, "resume", str(first.sweep), "trials=2", stop)
+    again = f"imgpull resume {first.sweep} {lifted}"
+    assert re.search(rf"\d of 4 trials not done; go on with: {re.escape(again)}$", more.err)
+    status = imgpull(tmp_path, "status", str(first.sweep)).out
+    assert status.splitlines()[-1] == f"next:     {again}"
 
 
 def test_sweeps_that_only_overlap_are_not_continued(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ from imgpull.sweep.resume import (
 )
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
+from imgpull.sweep.watching.onward import left_behind, resume_command
 from imgpull.sweep.watching.progress import Progress
 from imgpull.sweep.watching.words import counted
 
@@ -137,9 +138,17 @@ def _run(
             going_on = {planned.cell.cell_id: planned.cell for planned in plan}
             require_same_tests(earlier, list(going_on.values()))
         if earlier and earlier.ended and not plan:
-            print(f"nothing to do: every trial is done in {earlier.directory}")
+            print(_nothing_to_do(earlier.directory))
             return OK
         return _conduct(held, launcher, config, Request(matrix, settings, plan, earlier))
+
+
+def _nothing_to_do(directory: Path) -> str:
+    behind = left_behind(Ledger(directory).read())
+    if not behind.trials:
+        return f"nothing to do: every trial is done in {directory}"
+    again = resume_command(directory, *behind.further)
+    return f"what was asked is done; {behind.text()}: {again}"
 
 
 def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: Request) -> int:
