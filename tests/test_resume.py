@@ -281,6 +281,29 @@ def test_garbage_in_the_ledger_is_named_and_costs_no_trial(tmp_path: Path) -> No
     assert path.read_bytes().startswith(b"".join(lines))
 
 
+@pytest.mark.parametrize("content", [b"{", b'{"a": "\xff"}', None], ids=["json", "utf-8", "os"])
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    first = run_py(tmp_path, *TWO)
+    record = first.sweep / "0" / "job.json"
+    again = shutil.copytree(first.sweep / "0", first.sweep / "0" / "attempt-2") / "job.json"
+    again.write_text(record.read_text().replace('"attempt": 1', '"attempt": 2'))
+    record.unlink()
+    if content is None:
+        record.mkdir()  # whoever is root can read every file, but no directory
+    else:
+        record.write_bytes(content)
+    beside = run_py(tmp_path, *TWO, "until=plan")
+    assert (beside.status, beside.err) == (0, "")
+    more = run_py(tmp_path, *TWO, "trials=2", "resume=auto")
+    assert more.status == 0, more.err
+    assert f"warning: left out: {record}" in more.err
+    assert "not done" not in more.out
+    assert len((more.sweep / "summary.csv").read_text().splitlines()) == 1 + 4
+    assert (more.sweep / "report.html").exists()
+
+
 def test_a_copied_sweep_is_resumed_where_it_lies_now(tmp_path: Path) -> None:
     first = run_py(tmp_path, *TWO)
     copy = tmp_path / "copy"

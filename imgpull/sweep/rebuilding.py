@@ -13,7 +13,7 @@ from imgpull import engines, pipeline
 from imgpull.config import job as jobs
 from imgpull.config.sweeping import settings_from
 from imgpull.errors import ImgpullError
-from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.results.record import JobRecord, read_records
 from imgpull.sweep.forecasting.spend import cost_of
 from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
@@ -53,12 +53,8 @@ def owed(directory: Path, events: Sequence[Event]) -> list[Event]:
 
 def _records(directory: Path) -> list[tuple[str, JobRecord]]:
     """(directory, record) of every attempt, in the order of running."""
-    found = []
-    for job_dir in job_directories(directory):
-        try:
-            found.append((job_dir.relative_to(directory).as_posix(), read_record(job_dir)))
-        except ImgpullError:
-            continue  # unreadable is not done
+    read, _ = read_records(directory)  # unreadable is not done
+    found = [(job_dir.relative_to(directory).as_posix(), record) for job_dir, record in read]
     return sorted(found, key=lambda each: each[1].position)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgpull.errors import ReportError
-from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.results.record import read_records
 from imgpull.sweep.ledger import NAME, Event, Ledger
 
 ATTEMPT = "attempt-"
@@ -96,7 +95,7 @@ def content(directory: Path, events: Sequence[Event]) -> tuple[frozenset[str], f
         elif event["event"] == "planned" and "cell_id" in event:
             cells.add(str(event["cell_id"]))
     if not cells or not seeds:
-        records = [record for _, record in _records(directory)]
+        records = [record for _, record in read_records(directory)[0]]
         cells |= {record.cell_id for record in records}
         seeds |= {record.seed for record in records}
     return frozenset(cells), frozenset(seeds)
@@ -120,7 +119,7 @@ def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
         for event in events
         if event["event"] == "planned"
     }
-    for job_dir, record in _records(directory):
+    for job_dir, record in read_records(directory)[0]:  # unreadable is not done
         where = job_dir.relative_to(directory)
         number = where.parts[0]
         done[record.trial_id] = Done(number, record.attempt + 1, record.counts)
@@ -144,16 +143,6 @@ def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
         cells=content(directory, events)[0],
         bundles=bundles,
     )
-
-
-def _records(directory: Path) -> list[tuple[Path, JobRecord]]:
-    found = []
-    for job_dir in job_directories(directory):
-        try:
-            found.append((job_dir, read_record(job_dir)))
-        except ReportError:
-            continue  # unreadable is not done
-    return found
 
 
 def _ended(events: Sequence[Event]) -> bool:
