@@ -7,10 +7,11 @@ preferred, then the newest that grows into them (all its cells are asked for), t
 holds them all. Sweeps that only overlap are not continued.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imgpull.errors import LedgerError
 from imgpull.results.record import read_records
 from imgpull.sweep.ledger import NAME, Event, Ledger
 
@@ -52,14 +53,23 @@ class Earlier:
     bundles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def find_earlier(candidates: Iterable[Path], asked: Asked) -> Earlier | None:
+def find_earlier(
+    candidates: Iterable[Path],
+    asked: Asked,
+    pass_over: Callable[[LedgerError], None] = lambda error: None,
+) -> Earlier | None:
     """The sweep that is continued, finished or not; None without one.
 
-    Newest by name, which is a time: a copied directory keeps it.
+    Newest by name, which is a time: a copied directory keeps it. One whose ledger cannot be read is
+    told and passed over.
     """
     best: tuple[int, Path, list[Event]] | None = None
     for directory in sorted(candidates, key=lambda path: path.name, reverse=True):
-        events = Ledger(directory).read()
+        try:
+            events = Ledger(directory).read()
+        except LedgerError as error:
+            pass_over(error)
+            continue
         nearness = _nearness(directory, events, asked)
         if nearness == 0:
             return read_earlier(directory, events)

@@ -71,13 +71,26 @@ class Status:
 
 
 def newest_sweep(root: Path) -> Path:
-    """The newest sweep below `root`, by name, which is a time; ReportError without one."""
-    found = [path for path in root.glob("*") if (path / NAME).exists() or _job_dirs(path)]
+    """The newest sweep below `root`, by name, which is a time; ReportError without one.
+
+    One that cannot be read, or that never began, is passed over.
+    """
+    found = [path for path in root.glob("*") if _tells(path)]
     if not found:
         raise ReportError(
             f"{root} holds no sweep", hint="name a sweep's directory: imgpull status DIR"
         )
     return max(found, key=lambda path: path.name)
+
+
+def _tells(directory: Path) -> bool:
+    try:
+        with (directory / NAME).open("rb") as file:
+            return bool(file.read(1) or _job_dirs(directory))
+    except FileNotFoundError:
+        return bool(_job_dirs(directory))
+    except OSError:
+        return False
 
 
 def read_status(directory: Path, now: float | None = None) -> Status:
