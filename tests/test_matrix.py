@@ -291,6 +291,23 @@ def test_an_interval_is_no_matrix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("replicas=range(3,1)", "replicas=range(3,1) holds no level of replicas"),
+        ("image=glob(zzz*)", "image=glob(zzz*) holds no level of image"),
+        ("replicas=range(1,4,0)", "replicas=range(1,4,0): range() arg 3 must not be zero"),
+        ("~exclude", "~exclude: no sweep is without exclude"),
+    ],
+)
+def test_an_axis_without_levels_is_refused_by_name(
+    tmp_path: Path, argument: str, said: str
+) -> None:
+    ended = run_py(tmp_path, "-m", argument, "tracking=none")
+    assert ended.status == 2
+    assert ended.err.startswith(f"error: {said}\n")
+
+
 # Each trial is a job of Hydra's, run with what was checked
 
 

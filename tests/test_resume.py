@@ -134,6 +134,7 @@ def test_resume_with_another_physical_field_is_refused_with_what_differs(tmp_pat
     assert "cluster.node.nic_mbit_s: 12500.0 -> 333.0" in refused.err
     assert "qps: 10.0 -> 4.0" in refused.err
     assert "leave out resume" in refused.err
+    assert f"the sweep's own command: imgpull resume {first.sweep})" in refused.err
     assert (first.sweep / "ledger.jsonl").read_bytes() == before
     other_seed = imgpull(tmp_path, "resume", str(first.sweep), "seed=7")
     assert other_seed.status == 2
@@ -151,6 +152,8 @@ def test_resume_after_conf_was_edited_is_refused_with_what_differs(tmp_path: Pat
     refused = python(project, "-m", "imgpull.cli", "resume", str(sweep))
     assert refused.status == 2
     assert "cluster.containerd.max_concurrent_downloads: 3 -> 7" in refused.err
+    assert "undo the change in conf/" in refused.err
+    assert "imgpull resume" not in refused.err  # that is what was refused
 
 
 def test_trials_of_one_cell_never_run_two_tests(tmp_path: Path) -> None:
@@ -271,10 +274,11 @@ def test_garbage_in_the_ledger_is_named_and_costs_no_trial(tmp_path: Path) -> No
     lines = path.read_bytes().splitlines(keepends=True)
     finished = next(i for i, line in enumerate(lines) if b'"finished"' in line)
     lines[finished] = b"\x00\xff{garbage\n"
+    lines.insert(finished + 1, b'{"event": "planned"}\n')  # a line that says nothing is garbage too
     path.write_bytes(b"".join(lines))
     again = run_py(tmp_path, *TWO, "trials=2", "resume=auto")
     assert again.status == 0
-    assert f"ledger.jsonl: line {finished + 1} cannot be read" in again.err
+    assert f"ledger.jsonl: lines {finished + 1}, {finished + 2} cannot be read" in again.err
     assert len(started(first.sweep)) == len(set(started(first.sweep))) == 4
     told = [e["trial_id"] for e in again.events if e["event"] == "finished"]
     assert len(told) == len(set(told)) == 4  # the line that was lost is told again

@@ -24,6 +24,7 @@ from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Say, Session
 from imgpull.errors import ConfigError, ImgpullError, LedgerError
 from imgpull.sweep import interrupts, shapes, workers
+from imgpull.sweep.again import is_own_command
 from imgpull.sweep.beginning import Request, begin
 from imgpull.sweep.differing import refusal, require_same_tests
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
@@ -340,7 +341,8 @@ def _find_earlier(
     found = find_earlier([wanted], asked)
     events = Ledger(wanted).read()
     if found is None and content(wanted, events)[0]:
-        raise refusal(wanted, events, cells, settings.seed)
+        own = is_own_command(sys.argv[1:], wanted)
+        raise refusal(wanted, events, cells, settings.seed, own=own)
     return found
 
 

@@ -101,7 +101,8 @@ def content(directory: Path, events: Sequence[Event]) -> tuple[frozenset[str], f
     for event in events:
         if event["event"] == "sweep":
             cells |= {str(cell["cell_id"]) for cell in event.get("cells", ())}
-            seeds |= {int(event["settings"]["seed"])} if "settings" in event else set()
+            told = event.get("settings", {})
+            seeds |= {int(told["seed"])} if "seed" in told else set()
         elif event["event"] == "planned" and "cell_id" in event:
             cells.add(str(event["cell_id"]))
     if not cells or not seeds:
