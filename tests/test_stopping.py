@@ -1,5 +1,7 @@
 """When a sweep ends before its plan: retries used up, failures, limits, a broken cluster."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -318,6 +320,23 @@ def test_simulated_trials_that_fail_alike_go_on(job: MakeJob) -> None:
         stopping.note(a_trial(job(), cell_id), record("failed", "x"), final=True)
     assert stopping.why_here(a_trial(job())) is None
     assert cluster.asked == 0
+
+
+def test_a_worker_begins_no_trial_for_a_sweep_whose_process_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    begun: list[Planned] = []
+    monkeypatch.setattr(workers, "run_trial", lambda directory, planned, *_: begun.append(planned))
+    planned = a_trial(None)
+    with workers.told(tmp_path) as tell:
+        tell([planned])
+        workers.run_planned("0")
+        monkeypatch.setattr(workers.os, "getpid", lambda: gone.pid)
+        tell([planned])
+        workers.run_planned("0")
+    assert begun == [planned]
 
 
 def test_limits_count_from_when_they_are_made() -> None:

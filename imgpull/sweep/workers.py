@@ -45,7 +45,7 @@ def told(directory: Path) -> Iterator[Tell]:
         path = Path(folder) / "plan"
 
         def tell(batch: Sequence[Planned]) -> None:
-            told = directory, {planned.directory: planned for planned in batch}
+            told = os.getpid(), directory, {planned.directory: planned for planned in batch}
             path.with_suffix(".new").write_bytes(pickle.dumps(told))
             path.with_suffix(".new").replace(path)
 
@@ -62,11 +62,26 @@ def is_worker() -> bool:
 
 
 def run_planned(subdir: str) -> None:
-    """In a worker: run the trial that was planned for this directory."""
+    """In a worker: run the trial that was planned for this directory.
+
+    Nothing is begun for a sweep whose process is gone: another may go on with it by now.
+    """
     # Ours, written a moment ago by the process that started this one.
     with Path(os.environ[_PLAN]).open("rb") as file:
-        directory, plan = pickle.load(file)
+        told_by, directory, plan = pickle.load(file)
+    if not _lives(told_by):
+        return
     run_trial(directory, plan[subdir], lambda step: None, engines.Apart())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def run_trial(directory: Path, planned: Planned, say: Say, session: Session) -> JobRecord:
