@@ -58,7 +58,15 @@ class MatrixSweeper(Sweeper):
 
 
 class EndOfSweep(Callback):
-    """Summary, table and exit status under another sweeper than ours, such as Hydra's basic."""
+    """What ours does around a sweep, under another sweeper, such as Hydra's basic."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Give the sweep a directory of its own."""
+        if config.hydra.runtime.choices["hydra/sweeper"] == "matrix":
+            return
+        from imgpull.sweep import basic
+
+        basic.begin(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Do the end step; ends by raising SystemExit with the sweep's exit status."""

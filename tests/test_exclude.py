@@ -248,6 +248,7 @@ def test_any_order_of_words_and_signs_is_a_condition_or_an_error(words: list[str
         ("cluster.kubernetes_version = 1.30", "text and a number", "=", "'1.30'"),
         ("image < vllm", "text has no order", "<", "use = or !="),
         ("image + 1 > 2", "this is text, nothing to compute with", "image", ""),
+        ("trial = 1", "a combination is left out with all of its trials", "trial", "use trials="),
         ("qps > 5 and replcas > 3", "unknown name 'replcas'", "replcas", "did you mean 'replicas'"),
         ("imge = vllm", "unknown name 'imge'", "imge", "did you mean 'image'?"),
         ("cluster.node.vcpu > 3", "unknown name", "cluster.node", "'cluster.node.vcpus'"),

@@ -567,10 +567,14 @@ def printed() -> Iterator[io.StringIO]:
         yield out
 
 
-def shown(cells: Sequence[Cell], trials: int, form: str, **settings: Any) -> str:
+def shown(
+    cells: Sequence[Cell], trials: int, form: str, *, begun: Path | None = None, **settings: Any
+) -> str:
     matrix, plan, asked = plan_of(cells, trials, **settings)
     with printed() as out:
-        plan_page.show(matrix, plan, asked, Path("nowhere"), "python run.py", form=form)
+        plan_page.show(
+            matrix, plan, asked, Path("nowhere"), "python run.py", begun=begun, form=form
+        )
     return out.getvalue()
 
 
@@ -603,6 +607,23 @@ def test_the_page_names_what_was_left_out_and_which_limit_will_end_it(
     assert "max_hours=0.5 ends it before its last trial" in text
     assert "further attempts" in text
     assert "engine.settle 10 s (configured)" in text
+
+
+def test_a_plan_of_a_sweep_begun_counts_what_was_spent(
+    real: Callable[..., Job], tmp_path: Path
+) -> None:
+    book = Ledger(tmp_path)
+    book.append_all(
+        [
+            {"event": "sweep", "clock_s": 0.0},
+            {"event": "finished", "clock_s": 36_000.0, "cost": 7.0},
+        ]
+    )
+    cells = [cell(real(), rendered=True)]
+    says = "max_hours=10.01 ends it before its last trial (10 h spent by earlier sessions)"
+    assert says in shown(cells, 1, "table", max_hours=10.01, begun=tmp_path)
+    assert "ends it before" not in shown(cells, 1, "table", max_hours=10.01)
+    assert "ends it before" not in shown(cells, 1, "table", max_hours=20, begun=tmp_path)
 
 
 def test_a_long_plan_stays_short(real: Callable[..., Job]) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -291,6 +292,23 @@ def test_an_interval_is_no_matrix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("replicas=range(3,1)", "replicas=range(3,1) holds no level of replicas"),
+        ("image=glob(zzz*)", "image=glob(zzz*) holds no level of image"),
+        ("replicas=range(1,4,0)", "replicas=range(1,4,0): range() arg 3 must not be zero"),
+        ("~exclude", "~exclude: no sweep is without exclude"),
+    ],
+)
+def test_an_axis_without_levels_is_refused_by_name(
+    tmp_path: Path, argument: str, said: str
+) -> None:
+    ended = run_py(tmp_path, "-m", argument, "tracking=none")
+    assert ended.status == 2
+    assert ended.err.startswith(f"error: {said}\n")
+
+
 # Each trial is a job of Hydra's, run with what was checked
 
 
@@ -470,6 +488,18 @@ def test_hydras_basic_sweeper_runs_the_same_jobs(tmp_path: Path) -> None:
             (sweep / f"{number}/pulls.csv").read_bytes() for sweep in (basic.sweep, ours.sweep)
         ]
         assert pulls[0] == pulls[1]
+
+
+def test_sweeps_of_the_basic_sweeper_share_no_directory(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), *BASIC, "nodes=2", "deployments=2,3"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120) and process.returncode for process in both] == [0, 0]
+    sweeps = list((tmp_path / "multirun").iterdir())
+    assert [len(list(sweep.glob("*/job.json"))) for sweep in sweeps] == [2, 2]
+    assert all(re.fullmatch(r"[\d_-]+_[0-9a-f]{4}", sweep.name) for sweep in sweeps)
 
 
 def test_under_the_basic_sweeper_trials_are_an_axis(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """How a sweep goes on: by its content, by `imgpull resume`, without its ledger; when it may not."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,43 @@ def test_fewer_cells_go_on_with_the_sweep_that_holds_them(tmp_path: Path) -> Non
     assert fewer.sweep == first.sweep
     assert "1 further cell left as they are" in fewer.err
     assert len(started(first.sweep)) == 3
+
+
+def test_trials_that_a_narrower_command_leaves_are_told_with_the_command_for_them(
+    tmp_path: Path,
+) -> None:
+    first = run_py(tmp_path, *TWO, "trials=2", "max_hours=1e-9")
+    assert verdicts(first.sweep) == []
+    narrow = imgpull(
+        tmp_path, "resume", str(first.sweep), "replicas=1", "trials=1", "max_hours=null"
+    )
+    again = f"imgpull resume {first.sweep} replicas=1,2 trials=2"
+    told = f"what was asked is done; 3 trials of earlier commands are not: {again}"
+    assert narrow.err.splitlines()[-1] == told
+    assert imgpull(tmp_path, "resume", str(first.sweep)).out.splitlines() == [told]
+    status = imgpull(tmp_path, "status", str(first.sweep)).out
+    assert "1 of 1 done; 3 trials of earlier commands are not" in status
+    assert status.splitlines()[-1] == f"next:     {again}"
+    rest = imgpull(tmp_path, *again.split()[1:])
+    assert verdicts(first.sweep) == ["valid"] * 4
+    assert "earlier commands" not in rest.err + imgpull(tmp_path, "status", str(first.sweep)).out
+
+
+@pytest.mark.parametrize(
+    ("stop", "lifted"),
+    [
+        ("max_hours=1e-9", "max_hours=…"),
+        ("on_failure=stop_after:1", "on_failure=continue"),
+    ],
+)
+def test_the_next_step_lifts_what_stopped_the_sweep(tmp_path: Path, stop: str, lifted: str) -> None:
+    none_works = ("engine.faults.pull_shares.not_found=1", "wait_timeout=1m")
+    first = run_py(tmp_path, *TWO, *none_works, "on_failure=stop_after:3")
+    more = imgpull(tmp_path, "resume", str(first.sweep), "trials=2", stop)
+    again = f"imgpull resume {first.sweep} {lifted}"
+    assert re.search(rf"\d of 4 trials not done; go on with: {re.escape(again)}$", more.err)
+    status = imgpull(tmp_path, "status", str(first.sweep)).out
+    assert status.splitlines()[-1] == f"next:     {again}"
 
 
 def test_sweeps_that_only_overlap_are_not_continued(tmp_path: Path) -> None:
@@ -96,6 +134,7 @@ def test_resume_with_another_physical_field_is_refused_with_what_differs(tmp_pat
     assert "cluster.node.nic_mbit_s: 12500.0 -> 333.0" in refused.err
     assert "qps: 10.0 -> 4.0" in refused.err
     assert "leave out resume" in refused.err
+    assert f"the sweep's own command: imgpull resume {first.sweep})" in refused.err
     assert (first.sweep / "ledger.jsonl").read_bytes() == before
     other_seed = imgpull(tmp_path, "resume", str(first.sweep), "seed=7")
     assert other_seed.status == 2
@@ -113,6 +152,8 @@ def test_resume_after_conf_was_edited_is_refused_with_what_differs(tmp_path: Pat
     refused = python(project, "-m", "imgpull.cli", "resume", str(sweep))
     assert refused.status == 2
     assert "cluster.containerd.max_concurrent_downloads: 3 -> 7" in refused.err
+    assert "undo the change in conf/" in refused.err
+    assert "imgpull resume" not in refused.err  # that is what was refused
 
 
 def test_trials_of_one_cell_never_run_two_tests(tmp_path: Path) -> None:
@@ -233,14 +274,38 @@ def test_garbage_in_the_ledger_is_named_and_costs_no_trial(tmp_path: Path) -> No
     lines = path.read_bytes().splitlines(keepends=True)
     finished = next(i for i, line in enumerate(lines) if b'"finished"' in line)
     lines[finished] = b"\x00\xff{garbage\n"
+    lines.insert(finished + 1, b'{"event": "planned"}\n')  # a line that says nothing is garbage too
     path.write_bytes(b"".join(lines))
     again = run_py(tmp_path, *TWO, "trials=2", "resume=auto")
     assert again.status == 0
-    assert f"ledger.jsonl: line {finished + 1} cannot be read" in again.err
+    assert f"ledger.jsonl: lines {finished + 1}, {finished + 2} cannot be read" in again.err
     assert len(started(first.sweep)) == len(set(started(first.sweep))) == 4
     told = [e["trial_id"] for e in again.events if e["event"] == "finished"]
     assert len(told) == len(set(told)) == 4  # the line that was lost is told again
     assert path.read_bytes().startswith(b"".join(lines))
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"a": "\xff"}', None], ids=["json", "utf-8", "os"])
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    first = run_py(tmp_path, *TWO)
+    record = first.sweep / "0" / "job.json"
+    again = shutil.copytree(first.sweep / "0", first.sweep / "0" / "attempt-2") / "job.json"
+    again.write_text(record.read_text().replace('"attempt": 1', '"attempt": 2'))
+    record.unlink()
+    if content is None:
+        record.mkdir()  # whoever is root can read every file, but no directory
+    else:
+        record.write_bytes(content)
+    beside = run_py(tmp_path, *TWO, "until=plan")
+    assert (beside.status, beside.err) == (0, "")
+    more = run_py(tmp_path, *TWO, "trials=2", "resume=auto")
+    assert more.status == 0, more.err
+    assert f"warning: left out: {record}" in more.err
+    assert "not done" not in more.out
+    assert len((more.sweep / "summary.csv").read_text().splitlines()) == 1 + 4
+    assert (more.sweep / "report.html").exists()
 
 
 def test_a_copied_sweep_is_resumed_where_it_lies_now(tmp_path: Path) -> None:

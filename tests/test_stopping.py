@@ -1,8 +1,11 @@
 """When a sweep ends before its plan: retries used up, failures, limits, a broken cluster."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from imgpull.config.job import Job
 from imgpull.engines import Apart, Engine, Execution
 from imgpull.errors import ConfigError, EngineUnavailable
 from imgpull.results.record import JobRecord
+from imgpull.sweep import workers
+from imgpull.sweep.forecasting import forecast, spend
+from imgpull.sweep.forecasting.prices import Prices
 from imgpull.sweep.ledger import elapsed_s
 from imgpull.sweep.limits import Limits, earlier_spending, require_prices
 from imgpull.sweep.plan import Cell, Planned
@@ -162,6 +168,25 @@ def test_a_limit_of_cost_needs_a_price(job: MakeJob, tmp_path: Path) -> None:
     assert run_py(tmp_path, "max_cost=0.01", *SMALL).status == 0
 
 
+def test_max_cost_counts_the_bytes_that_the_plan_counts(
+    real: Callable[[str], Planned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = real("a")
+    prices = Prices(date(2026, 11, 1), "EUR", {planned.job.cluster.node.vm_size: 0.36}, 0.1)
+    monkeypatch.setattr(forecast, "read_prices", lambda: prices)
+    monkeypatch.setattr(spend, "read_prices", lambda: prices)
+    pulls = (planned.job.nodes * (planned.job.image.compressed_bytes or 0)) / 10**9 * 0.1
+    spent = workers.cost(planned, replace(record("valid"), wall_s=100.0))
+    assert spent == pytest.approx(planned.job.nodes * 0.01 + pulls)
+    stops = [
+        Stopping(Cluster(), Limits(max_cost=limit)).why(planned) for limit in (0.99 * pulls, pulls)
+    ]
+    assert [bool(why) for why in stops] == [True, False]
+    unknown = replace(planned, cell=replace(planned.cell, job=replace(planned.job, cache="as_is")))
+    with pytest.raises(ConfigError, match="how many bytes a trial pulls is not known"):
+        require_prices([planned, unknown], 10.0)
+
+
 def test_hours_are_those_of_the_monotonic_clock_though_the_other_one_jumps() -> None:
     def line(event: str, at: str, clock_s: float, **data: Any) -> dict[str, Any]:
         return {"event": event, "at": at, "clock_s": clock_s, **data}
@@ -295,6 +320,23 @@ def test_simulated_trials_that_fail_alike_go_on(job: MakeJob) -> None:
         stopping.note(a_trial(job(), cell_id), record("failed", "x"), final=True)
     assert stopping.why_here(a_trial(job())) is None
     assert cluster.asked == 0
+
+
+def test_a_worker_begins_no_trial_for_a_sweep_whose_process_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    begun: list[Planned] = []
+    monkeypatch.setattr(workers, "run_trial", lambda directory, planned, *_: begun.append(planned))
+    planned = a_trial(None)
+    with workers.told(tmp_path) as tell:
+        tell([planned])
+        workers.run_planned("0")
+        monkeypatch.setattr(workers.os, "getpid", lambda: gone.pid)
+        tell([planned])
+        workers.run_planned("0")
+    assert begun == [planned]
 
 
 def test_limits_count_from_when_they_are_made() -> None:

@@ -15,7 +15,7 @@ from imgpull.analysis.limits import Limits, read_limits
 from imgpull.analysis.series import read_series
 from imgpull.analysis.stages import Stages, stages
 from imgpull.results.pulls_file import read_pulls
-from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.results.record import JobRecord, read_records
 from imgpull.results.seen import read_pods
 
 LIMITS = (
@@ -68,9 +68,8 @@ def calls(sweep_dir: Path) -> list[Call]:
     """One call for each cell of a sweep, in the order of its first trial."""
     cells: dict[tuple[str, str], list[tuple[Path, JobRecord]]] = {}
     last: dict[Path, tuple[Path, JobRecord]] = {}
-    for place in job_directories(sweep_dir):
-        job = sweep_dir / place.relative_to(sweep_dir).parts[0]
-        last[job] = place, read_record(place)
+    for place, record in read_records(sweep_dir)[0]:
+        last[sweep_dir / place.relative_to(sweep_dir).parts[0]] = place, record
     for place, record in last.values():
         cells.setdefault((record.cell_id, record.name), []).append((place, record))
     found = []

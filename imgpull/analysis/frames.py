@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgpull.errors import ReportError
-from imgpull.results.record import MEASUREMENT_COLUMNS, job_directories
+from imgpull.results.record import MEASUREMENT_COLUMNS, job_directories, read_records
 from imgpull.tables import POD_COLUMNS, SERIES_COLUMNS
 
 if TYPE_CHECKING:
@@ -101,9 +101,8 @@ class Sweep:
         trials = self.trials
         known = [*IDENTITY, *_factors(trials)]
         tables = []
-        for place, (_, trial) in zip(
-            job_directories(self.directory), trials.iterrows(), strict=True
-        ):
+        places = [place for place, _ in read_records(self.directory)[0]]
+        for place, (_, trial) in zip(places, trials.iterrows(), strict=True):
             rows = _read(place / file, columns)
             # The trial's own names win: a container's image is another thing than the factor.
             rows = rows.rename(columns={name: f"pod_{name}" for name in known if name in rows})

@@ -16,7 +16,7 @@ import pandas as pd
 from imgpull.analysis.cells import ABOUT, FACTOR_ORDER, cells, factors
 from imgpull.analysis.whole import whole
 from imgpull.analysis.wording import level_text
-from imgpull.results.record import JobRecord, job_directories, read_measurements, read_record
+from imgpull.results.record import JobRecord, read_measurements, read_records
 from imgpull.units import GIB, MIB
 
 
@@ -58,9 +58,8 @@ def read_sweep(sweep_dir: Path) -> pd.DataFrame:
 
     `counts` is true for the last attempt of a trial, if its verdict lets its numbers be compared.
     """
-    places = job_directories(sweep_dir)
-    records = [read_record(place) for place in places]
-    names = _factor_names(records)
+    found, _ = read_records(sweep_dir)
+    names = _factor_names(record for _, record in found)
     rows = [
         {
             "job": int(place.relative_to(sweep_dir).parts[0]),
@@ -69,7 +68,7 @@ def read_sweep(sweep_dir: Path) -> pd.DataFrame:
             **_numbers(place),
             "counts": record.counts,
         }
-        for place, record in zip(places, records, strict=True)
+        for place, record in found
     ]
     frame = pd.DataFrame(rows, columns=[*ABOUT, *names, *NUMBERS, "counts"], dtype=object)
     frame = frame.astype(dict.fromkeys(NUMBERS, "float64") | {"counts": "bool", "job": "int64"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgpull.results.flags import read_flags
-from imgpull.results.record import VERDICTS, JobRecord, job_directories, read_record
+from imgpull.results.record import VERDICTS, JobRecord, read_records
 
 LEVELS = ("sweep", "cell", "trial")
 
@@ -61,13 +61,13 @@ def roll_up(sweep_dir: Path) -> list[Rolled]:
 
 
 def _trials(sweep_dir: Path) -> Iterator[_Trial]:
-    places: dict[int, list[Path]] = {}
-    for place in job_directories(sweep_dir):
-        places.setdefault(int(place.relative_to(sweep_dir).parts[0]), []).append(place)
-    for job, attempts in places.items():
-        last = attempts[-1]
+    found: dict[int, list[tuple[Path, JobRecord]]] = {}
+    for place, record in read_records(sweep_dir)[0]:
+        found.setdefault(int(place.relative_to(sweep_dir).parts[0]), []).append((place, record))
+    for job, attempts in found.items():
+        last, record = attempts[-1]
         kinds = Counter(flag.kind for flag in read_flags(last / "flags.csv"))
-        yield _Trial(job, read_record(last), len(attempts), kinds)
+        yield _Trial(job, record, len(attempts), kinds)
 
 
 def _rolled(

@@ -140,7 +140,11 @@ def read_record(directory: Path) -> JobRecord:
         raise ReportError(
             f"{directory} holds no job.json: it is no finished trial", hint="name a job's directory"
         ) from error
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be read: {error.strerror or error}", hint="make it readable"
+        ) from error
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8 either
         raise ReportError(f"{path}: not JSON ({error})", hint="restore the file") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         schema = raw.get("schema") if isinstance(raw, dict) else None
@@ -157,6 +161,20 @@ def read_record(directory: Path) -> JobRecord:
         return JobRecord(**values)
     except (KeyError, TypeError) as error:
         raise ReportError(f"{path}: incomplete ({error})", hint="restore the file") from error
+
+
+def read_records(sweep_dir: Path) -> tuple[list[tuple[Path, JobRecord]], list[ReportError]]:
+    """(directory, record) of a sweep's finished trials, and why others cannot be read.
+
+    One damaged file must not hide the results of all the others.
+    """
+    found, unreadable = [], []
+    for place in job_directories(sweep_dir):
+        try:
+            found.append((place, read_record(place)))
+        except ReportError as error:
+            unreadable.append(error)
+    return found, unreadable
 
 
 def write_measurements(directory: Path, rows: Iterable[Measurement]) -> None:

@@ -55,6 +55,15 @@ def resumed_arguments(
     return [*flags, *kept, *further, "resume=auto", f"hydra.sweep.dir='{quoted}'"]
 
 
+def is_own_command(arguments: Sequence[str], directory: Path) -> bool:
+    """Whether these arguments of run.py are `imgpull resume DIR`, with nothing further."""
+    try:
+        told = last_command(directory)["arguments"]
+    except ReportError:
+        return False
+    return list(arguments) == resumed_arguments([str(each) for each in told], directory, [])
+
+
 def last_command(directory: Path) -> Event:
     """The `sweep` line of the newest session, or what multirun.yaml has of it: `arguments`, `cwd`.
 

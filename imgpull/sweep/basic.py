@@ -4,6 +4,7 @@ Hides what such a sweeper leaves open. It knows no trials, order, ledger, resume
 asks for them is refused; and a job is told neither what was swept nor when all are over.
 """
 
+import secrets
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from imgpull import engines, pipeline
 from imgpull.config import job as jobs
@@ -24,8 +25,10 @@ from imgpull.errors import ConfigError, ImgpullError
 from imgpull.results.record import JobRecord, job_directories
 from imgpull.sweep.command import Finished
 from imgpull.sweep.ending import FAILED, OK, REFUSED, conclude
+from imgpull.sweep.forecasting.report import in_directory
 from imgpull.sweep.matrix import Swept, checked_cell
 from imgpull.sweep.outlets import result_console, tell
+from imgpull.sweep.places import is_named
 from imgpull.sweep.plan import Cell, factor_levels, sweep_name
 from imgpull.sweep.tracked import Tracked
 
@@ -116,6 +119,17 @@ def _swept(sweep: Path, task: list[str]) -> Swept:
 def _name(cell: Cell, swept: Swept) -> str:
     parts = [f"{key.rpartition('.')[2]}={level}" for key, level in swept]
     return " ".join(parts) or cell.label
+
+
+def begin(config: DictConfig) -> None:
+    """Give the sweep a directory of its own: a time alone may be that of another's start."""
+    if is_named(config):
+        return
+    with open_dict(config):
+        directory = f"{config.hydra.sweep.dir}_{secrets.token_hex(2)}"
+        config.hydra.sweep.dir = directory
+        # Each job is composed again, from the overrides.
+        config.hydra.overrides.hydra.append(in_directory(Path(directory)))
 
 
 def finish(config: DictConfig) -> None:

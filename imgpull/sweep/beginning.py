@@ -19,8 +19,8 @@ from imgpull import pipeline
 from imgpull.config.sweeping import SweepSettings
 from imgpull.sweep import shapes
 from imgpull.sweep.forecasting import budget, forecast
-from imgpull.sweep.ledger import Event, Ledger
-from imgpull.sweep.places import MULTIRUN
+from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.places import MULTIRUN, unusable
 from imgpull.sweep.plan import Matrix, Planned, matrix_id, names
 from imgpull.sweep.rebuilding import TOLD, owed
 from imgpull.sweep.resume import ATTEMPT, Earlier
@@ -41,18 +41,22 @@ class Request:
 def begin(
     config: DictConfig, directory: Path, request: Request, predicted: forecast.Forecast
 ) -> None:
-    """Write multirun.yaml and the ledger's first lines of this session."""
+    """Write multirun.yaml and the ledger's first lines of this session.
+
+    ConfigError or LedgerError where they cannot be written.
+    """
     with open_dict(config):
         config.hydra.sweep.dir = str(directory)
-    temporary = directory / f"{MULTIRUN}.tmp"
-    OmegaConf.save(config, temporary)
-    temporary.replace(directory / MULTIRUN)
     ledger, plan = Ledger(directory), request.plan
-    found: list[Event] = []
-    if request.earlier:
-        for planned in plan:
+    try:
+        temporary = directory / f"{MULTIRUN}.tmp"
+        OmegaConf.save(config, temporary)
+        temporary.replace(directory / MULTIRUN)
+        for planned in plan if request.earlier else ():
             set_aside(directory / planned.directory)
-        found = owed(directory, ledger.read())
+    except OSError as error:
+        raise unusable(directory, error) from error
+    found = owed(directory, ledger.read()) if request.earlier else []
     ahead = {
         "event": "forecast",
         "trials": {each.trial_id: predicted.expected_s.get(each.trial_id) for each in plan},

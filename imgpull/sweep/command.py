@@ -5,7 +5,6 @@ nothing but a configuration, and how an exit status gets past both. Whatever is 
 request ends with status 2 and nothing created.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,8 +21,9 @@ from imgpull.config import job as jobs
 from imgpull.config import schema
 from imgpull.config.sweeping import SweepSettings, settings_from
 from imgpull.engines import Say, Session
-from imgpull.errors import ConfigError, ImgpullError
+from imgpull.errors import ConfigError, ImgpullError, LedgerError
 from imgpull.sweep import interrupts, shapes, workers
+from imgpull.sweep.again import is_own_command
 from imgpull.sweep.beginning import Request, begin
 from imgpull.sweep.differing import refusal, require_same_tests
 from imgpull.sweep.ending import FAILED, INTERRUPTED, OK, REFUSED
@@ -36,7 +36,13 @@ from imgpull.sweep.ledger import Ledger
 from imgpull.sweep.limits import Limits, cost_of_built, earlier_spending, require_prices
 from imgpull.sweep.matrix import checked_matrix
 from imgpull.sweep.outlets import tell
-from imgpull.sweep.places import is_named, new_directory, require_free, wanted_directory
+from imgpull.sweep.places import (
+    begun_in_new_directory,
+    is_named,
+    new_directory,
+    require_free,
+    wanted_directory,
+)
 from imgpull.sweep.plan import (
     Cell,
     Matrix,
@@ -58,6 +64,7 @@ from imgpull.sweep.resume import (
 )
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
+from imgpull.sweep.watching.onward import left_behind, resume_command
 from imgpull.sweep.watching.progress import Progress
 from imgpull.sweep.watching.words import counted
 
@@ -137,9 +144,17 @@ def _run(
             going_on = {planned.cell.cell_id: planned.cell for planned in plan}
             require_same_tests(earlier, list(going_on.values()))
         if earlier and earlier.ended and not plan:
-            print(f"nothing to do: every trial is done in {earlier.directory}")
+            print(_nothing_to_do(earlier.directory))
             return OK
         return _conduct(held, launcher, config, Request(matrix, settings, plan, earlier))
+
+
+def _nothing_to_do(directory: Path) -> str:
+    behind = left_behind(Ledger(directory).read())
+    if not behind.trials:
+        return f"nothing to do: every trial is done in {directory}"
+    again = resume_command(directory, *behind.further)
+    return f"what was asked is done; {behind.text()}: {again}"
 
 
 def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: Request) -> int:
@@ -155,8 +170,10 @@ def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: R
     with Progress() as progress:
         progress.step("opening tracking")
         tracked = Tracked(_tracking(cells[0].values["tracking"]))
-    directory = earlier.directory if earlier else new_directory(config)
-    if not earlier:
+    if earlier:
+        directory = earlier.directory
+    else:
+        directory = held.enter_context(begun_in_new_directory(config))
         held.enter_context(Ledger(directory).held())
     shared = held.enter_context(ExitStack())
     session = shared.enter_context(_session(directory, request, predicted))
@@ -223,7 +240,7 @@ def _is_serial(launcher: Launcher, plan: Sequence[Planned]) -> bool:
 def _session(
     directory: Path, request: Request, predicted: forecast.Forecast
 ) -> Iterator[Session | Lanes]:
-    """What the sweep's trials share; a new directory is gone again when it cannot be had."""
+    """What the sweep's trials share."""
     progress = Progress()
 
     def shown() -> Progress:
@@ -241,12 +258,7 @@ def _session(
 
     with ExitStack() as stack:
         with progress:
-            try:
-                session = _opened(stack, directory, request.plan, say, building)
-            except BaseException:
-                if not request.earlier:
-                    shutil.rmtree(directory)
-                raise
+            session = _opened(stack, directory, request.plan, say, building)
         yield session
         with progress:
             stack.close()
@@ -308,6 +320,10 @@ def _take_up(
     return earlier
 
 
+def _pass_over(error: LedgerError) -> None:
+    tell(f"warning: not looked at: {error}")
+
+
 def _find_earlier(
     config: DictConfig, cells: Sequence[Cell], settings: SweepSettings
 ) -> Earlier | None:
@@ -317,11 +333,12 @@ def _find_earlier(
     wanted = wanted_directory(config)
     asked = Asked(matrix_id(cells, settings.seed), {cell.cell_id for cell in cells}, settings.seed)
     if not is_named(config):
-        return find_earlier(sweep_directories(wanted.parent), asked)
+        return find_earlier(sweep_directories(wanted.parent), asked, _pass_over)
     found = find_earlier([wanted], asked)
     events = Ledger(wanted).read()
     if found is None and content(wanted, events)[0]:
-        raise refusal(wanted, events, cells, settings.seed)
+        own = is_own_command(sys.argv[1:], wanted)
+        raise refusal(wanted, events, cells, settings.seed, own=own)
     return found
 
 

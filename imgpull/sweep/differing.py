@@ -6,7 +6,6 @@ in its bundle.
 
 import difflib
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from imgpull.errors import ConfigError, ImgpullError
 from imgpull.sweep.ledger import Event
 from imgpull.sweep.plan import Cell
 from imgpull.sweep.resume import Earlier, content
+from imgpull.sweep.watching.onward import resume_command
 
 _SHOWN = 12  # fields
 _COMPARED = 50  # cells of the sweep: reading each takes some 20 ms
@@ -26,9 +26,12 @@ Fields = dict[str, Any]
 
 
 def refusal(
-    directory: Path, events: Sequence[Event], cells: Sequence[Cell], seed: int
+    directory: Path, events: Sequence[Event], cells: Sequence[Cell], seed: int, *, own: bool
 ) -> ConfigError:
-    """The error for a command whose cells are not those of the sweep in `directory`."""
+    """The error for a command whose cells are not those of the sweep in `directory`.
+
+    `own`: it is the sweep's own command, so that conf/ is what has changed.
+    """
     earlier, seeds = content(directory, events)
     lines = [f"seed: {was} -> {seed}" for was in sorted(seeds - {seed})]
     new = next((cell for cell in cells if cell.cell_id not in earlier), None)
@@ -37,10 +40,11 @@ def refusal(
     rest = len(lines) - _SHOWN
     shown = lines[:_SHOWN] + [f"and {rest} more"] * (rest > 0)
     told = "".join(f"\n    {line}" for line in shown)
+    advised = "" if own else f" (the sweep's own command: {resume_command(directory)})"
+    undo = "undo the change in conf/" if own else "undo the change"
     return ConfigError(
         f"{directory} holds a sweep of other cells: it is not continued{told}",
-        hint="undo the change, or begin a sweep of its own: leave out resume and hydra.sweep.dir "
-        f"(the sweep's own command: imgpull resume {shlex.quote(str(directory))})",
+        hint=f"{undo}, or begin a sweep of its own: leave out resume and hydra.sweep.dir{advised}",
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from imgpull import analysis
 from imgpull.errors import ImgpullError
 from imgpull.pipeline import read_resolved
-from imgpull.results.record import VERDICTS, JobRecord, job_directories, read_record
+from imgpull.results.record import VERDICTS, JobRecord, job_directories, read_records
 from imgpull.sweep.closing import remarks, undone
 from imgpull.sweep.ledger import Ledger
 
@@ -81,7 +81,9 @@ def review(sweep_dir: Path) -> Conclusion:
 
 def _review(sweep_dir: Path) -> "tuple[Conclusion, pd.DataFrame | None]":
     end = Conclusion()
-    end.records = end.attempt(lambda: _records(sweep_dir)) or []
+    found, unreadable = read_records(sweep_dir)
+    end.records = [record for _, record in found]
+    end.warnings += [f"left out: {error}" for error in unreadable]
     frame = end.attempt(lambda: analysis.read_sweep(sweep_dir))
     if frame is not None and end.records:
         asked = end.attempt(lambda: _asked(sweep_dir)) or {}
@@ -100,10 +102,6 @@ def verdict_counts(records: Sequence[JobRecord]) -> dict[str, int]:
         "trials/total": len(last),
         **{f"trials/{v}": sum(record.verdict == v for record in last) for v in VERDICTS},
     }
-
-
-def _records(sweep_dir: Path) -> list[JobRecord]:
-    return [read_record(path) for path in job_directories(sweep_dir)]
 
 
 def _asked(sweep_dir: Path) -> dict[str, Any]:

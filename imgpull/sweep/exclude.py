@@ -258,6 +258,11 @@ class _Meaning:
     # Names
 
     def _named(self, word: Word) -> Known:
+        if word.text == "trial":  # one trial's key, which a combination has before it has trials
+            raise self._wrong(
+                word.at, "a combination is left out with all of its trials",
+                "name a factor; for fewer trials use trials=",
+            )  # fmt: skip
         known = self._word(word.text)
         if known is not None:
             return known

@@ -30,6 +30,9 @@ NAME = "ledger.jsonl"
 
 Event = dict[str, Any]
 
+# Texts without which a line says nothing that a sweep could go on with.
+_NEEDED: Mapping[str, tuple[str, ...]] = {"planned": ("trial_id", "dir"), "parent": ("run_id",)}
+
 
 @dataclass(frozen=True)
 class Read:
@@ -161,7 +164,10 @@ def _event(line: bytes) -> Event | None:
         event = json.loads(line)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or brackets without end
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    needed = _NEEDED.get(event["event"], ())
+    return event if all(isinstance(event.get(key), str) for key in needed) else None
 
 
 def _write_whole(descriptor: int, content: bytes) -> None:

@@ -118,9 +118,13 @@ def _combinations(
 
 
 def _levels(override: Override) -> list[str]:
+    key = override.key_or_group
+    if override.is_delete() and "." not in key:
+        raise ConfigError(
+            f"{override.input_line}: no sweep is without {key}", hint=f"give {key} a value instead"
+        )
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
-    key = override.key_or_group
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{override.input_line}: a matrix needs a list of levels, not an interval",
@@ -131,7 +135,16 @@ def _levels(override: Override) -> list[str]:
             f"{override.input_line}: {key} belongs to the sweep and cannot vary within it",
             hint=f"give {key} one value",
         )
-    return [str(level) for level in override.sweep_string_iterator()]
+    try:
+        levels = [str(level) for level in override.sweep_string_iterator()]
+    except ValueError as error:  # range(1,4,0)
+        raise ConfigError(f"{override.input_line}: {error}", hint=f"write {key}=1,2,5") from error
+    if not levels:
+        raise ConfigError(
+            f"{override.input_line} holds no level of {key}",
+            hint=f"mend the range or pattern, or name the levels: {key}=A,B",
+        )
+    return levels
 
 
 def _composed(composed: Composer, overrides: tuple[str, ...], swept: Swept) -> Mapping[str, Any]:

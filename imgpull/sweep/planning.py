@@ -65,7 +65,7 @@ def show_sweep(directory: Path, form: str) -> int:
         earlier = _earlier([directory], asked)
         if earlier is None:
             events = Ledger(directory).read()
-            raise refusal(directory, events, asked.matrix.cells, asked.settings.seed)
+            raise refusal(directory, events, asked.matrix.cells, asked.settings.seed, own=True)
         return _show(asked, earlier, shlex.join(["imgpull", "resume", str(directory)]), form)
 
 

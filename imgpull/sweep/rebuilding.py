@@ -13,8 +13,8 @@ from imgpull import engines, pipeline
 from imgpull.config import job as jobs
 from imgpull.config.sweeping import settings_from
 from imgpull.errors import ImgpullError
-from imgpull.results.record import JobRecord, job_directories, read_record
-from imgpull.sweep.forecasting import forecast
+from imgpull.results.record import JobRecord, read_records
+from imgpull.sweep.forecasting.spend import cost_of
 from imgpull.sweep.ledger import Event, Ledger
 from imgpull.sweep.places import MULTIRUN
 from imgpull.sweep.workers import finished_event
@@ -53,12 +53,8 @@ def owed(directory: Path, events: Sequence[Event]) -> list[Event]:
 
 def _records(directory: Path) -> list[tuple[str, JobRecord]]:
     """(directory, record) of every attempt, in the order of running."""
-    found = []
-    for job_dir in job_directories(directory):
-        try:
-            found.append((job_dir.relative_to(directory).as_posix(), read_record(job_dir)))
-        except ImgpullError:
-            continue  # unreadable is not done
+    read, _ = read_records(directory)  # unreadable is not done
+    found = [(job_dir.relative_to(directory).as_posix(), record) for job_dir, record in read]
     return sorted(found, key=lambda each: each[1].position)
 
 
@@ -129,10 +125,10 @@ def _history(directory: Path, records: Sequence[tuple[str, JobRecord]]) -> Itera
 def _cost(job_dir: Path, record: JobRecord) -> float | None:
     """At today's price; None where it is not known."""
     try:
-        hourly = forecast.cost_per_hour(jobs.job_from(pipeline.read_resolved(job_dir)))
+        cost = cost_of(jobs.job_from(pipeline.read_resolved(job_dir)), record.wall_s)
     except ImgpullError:
         return None
-    return None if hourly is None else round(hourly * record.wall_s / 3600, 6)
+    return None if cost is None else round(cost, 6)
 
 
 def _cut_off(directory: Path, recorded: set[str]) -> Iterator[Event]:

@@ -7,12 +7,12 @@ preferred, then the newest that grows into them (all its cells are asked for), t
 holds them all. Sweeps that only overlap are not continued.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgpull.errors import ReportError
-from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.errors import LedgerError
+from imgpull.results.record import read_records
 from imgpull.sweep.ledger import NAME, Event, Ledger
 
 ATTEMPT = "attempt-"
@@ -53,14 +53,23 @@ class Earlier:
     bundles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def find_earlier(candidates: Iterable[Path], asked: Asked) -> Earlier | None:
+def find_earlier(
+    candidates: Iterable[Path],
+    asked: Asked,
+    pass_over: Callable[[LedgerError], None] = lambda error: None,
+) -> Earlier | None:
     """The sweep that is continued, finished or not; None without one.
 
-    Newest by name, which is a time: a copied directory keeps it.
+    Newest by name, which is a time: a copied directory keeps it. One whose ledger cannot be read is
+    told and passed over.
     """
     best: tuple[int, Path, list[Event]] | None = None
     for directory in sorted(candidates, key=lambda path: path.name, reverse=True):
-        events = Ledger(directory).read()
+        try:
+            events = Ledger(directory).read()
+        except LedgerError as error:
+            pass_over(error)
+            continue
         nearness = _nearness(directory, events, asked)
         if nearness == 0:
             return read_earlier(directory, events)
@@ -92,11 +101,12 @@ def content(directory: Path, events: Sequence[Event]) -> tuple[frozenset[str], f
     for event in events:
         if event["event"] == "sweep":
             cells |= {str(cell["cell_id"]) for cell in event.get("cells", ())}
-            seeds |= {int(event["settings"]["seed"])} if "settings" in event else set()
+            told = event.get("settings", {})
+            seeds |= {int(told["seed"])} if "seed" in told else set()
         elif event["event"] == "planned" and "cell_id" in event:
             cells.add(str(event["cell_id"]))
     if not cells or not seeds:
-        records = [record for _, record in _records(directory)]
+        records = [record for _, record in read_records(directory)[0]]
         cells |= {record.cell_id for record in records}
         seeds |= {record.seed for record in records}
     return frozenset(cells), frozenset(seeds)
@@ -120,7 +130,7 @@ def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
         for event in events
         if event["event"] == "planned"
     }
-    for job_dir, record in _records(directory):
+    for job_dir, record in read_records(directory)[0]:  # unreadable is not done
         where = job_dir.relative_to(directory)
         number = where.parts[0]
         done[record.trial_id] = Done(number, record.attempt + 1, record.counts)
@@ -144,16 +154,6 @@ def read_earlier(directory: Path, events: Sequence[Event]) -> Earlier:
         cells=content(directory, events)[0],
         bundles=bundles,
     )
-
-
-def _records(directory: Path) -> list[tuple[Path, JobRecord]]:
-    found = []
-    for job_dir in job_directories(directory):
-        try:
-            found.append((job_dir, read_record(job_dir)))
-        except ReportError:
-            continue  # unreadable is not done
-    return found
 
 
 def _ended(events: Sequence[Event]) -> bool:

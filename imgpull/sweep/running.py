@@ -25,6 +25,7 @@ from imgpull.sweep.outlets import result_console
 from imgpull.sweep.plan import Planned
 from imgpull.sweep.stopping import Stopping, why_broken
 from imgpull.sweep.tracked import Tracked
+from imgpull.sweep.watching.onward import LeftBehind, left_behind, resume_command
 from imgpull.sweep.watching.progress import Progress
 
 Launch = Callable[[Sequence[Planned]], None]
@@ -224,7 +225,8 @@ class Sweep:
             self.warn_once(str(error))
         killed = status == INTERRUPTED
         self.tracked.finish(self.directory, killed=killed, counts=end.counts, note=end.markdown)
-        self._warn(end.warnings)
+        behind = end.attempt(lambda: left_behind(self.ledger.read()))
+        self._warn(end.warnings, behind)
         for line in [
             *self.tracked.view_lines(),
             *(f"report:   {path}" for path in (end.report or ())[:1]),
@@ -233,11 +235,16 @@ class Sweep:
             console.print(line, soft_wrap=True, markup=False)
         return status
 
-    def _warn(self, warnings: Sequence[str]) -> None:
+    def _warn(self, warnings: Sequence[str], behind: LeftBehind | None) -> None:
         away = self.tracked.warning(self.directory)
         for warning in [*self.warnings, *warnings, *([away] if away else [])]:
             self.progress.say(f"warning: {warning}")
         left = len(self.left)
         if left:
-            again = f"imgpull resume {shlex.quote(str(self.directory))}"
-            self.progress.say(f"{left} of {len(self.plan)} trials not done; go on with: {again}")
+            again = resume_command(self.directory, stopped=self.stopped or "")
+            self.progress.say(
+                f"{left} of {self.progress.planned} trials not done; go on with: {again}"
+            )
+        elif behind and behind.trials:
+            again = resume_command(self.directory, *behind.further)
+            self.progress.say(f"what was asked is done; {behind.text()}: {again}")

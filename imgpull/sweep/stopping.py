@@ -18,7 +18,7 @@ from imgpull import engines
 from imgpull.config.job import Job
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
-from imgpull.sweep.limits import Limits, price
+from imgpull.sweep.limits import Limits, price, price_of_pulls
 from imgpull.sweep.plan import Planned
 
 # So many trials of a real cluster in a row that failed alike, of more than one cell where there is
@@ -101,8 +101,9 @@ class Stopping:
         return f"the disk is full ({self._full}): free some space" if self._full else None
 
     def _limit(self, upcoming: Planned) -> str | None:
-        hourly = None if self._limits.max_cost is None else price(upcoming)
-        return self._limits.reached(upcoming, hourly)
+        if self._limits.max_cost is None:
+            return self._limits.reached(upcoming, None)
+        return self._limits.reached(upcoming, price(upcoming), price_of_pulls(upcoming) or 0.0)
 
     def _same_again(self, seen: _Seen) -> str | None:
         failed = {cell for _, cell in seen.alike}

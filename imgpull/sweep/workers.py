@@ -17,8 +17,9 @@ from imgpull import engines, pipeline
 from imgpull.engines import Say, Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
+from imgpull.sweep import shapes
+from imgpull.sweep.forecasting.spend import cost_of
 from imgpull.sweep.ledger import Ledger
-from imgpull.sweep.limits import price
 from imgpull.sweep.plan import Planned, sweep_name
 
 _PLAN = "IMGPULL_SWEEP_PLAN"
@@ -44,7 +45,7 @@ def told(directory: Path) -> Iterator[Tell]:
         path = Path(folder) / "plan"
 
         def tell(batch: Sequence[Planned]) -> None:
-            told = directory, {planned.directory: planned for planned in batch}
+            told = os.getpid(), directory, {planned.directory: planned for planned in batch}
             path.with_suffix(".new").write_bytes(pickle.dumps(told))
             path.with_suffix(".new").replace(path)
 
@@ -61,11 +62,26 @@ def is_worker() -> bool:
 
 
 def run_planned(subdir: str) -> None:
-    """In a worker: run the trial that was planned for this directory."""
+    """In a worker: run the trial that was planned for this directory.
+
+    Nothing is begun for a sweep whose process is gone: another may go on with it by now.
+    """
     # Ours, written a moment ago by the process that started this one.
     with Path(os.environ[_PLAN]).open("rb") as file:
-        directory, plan = pickle.load(file)
+        told_by, directory, plan = pickle.load(file)
+    if not _lives(told_by):
+        return
     run_trial(directory, plan[subdir], lambda step: None, engines.Apart())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def run_trial(directory: Path, planned: Planned, say: Say, session: Session) -> JobRecord:
@@ -113,7 +129,7 @@ def finished_event(record: JobRecord, directory: str, cost: float | None) -> dic
 def cost(planned: Planned, record: JobRecord) -> float | None:
     """What a trial cost, in the currency of the prices; None where no price is known."""
     try:
-        hourly = price(planned)
+        cost = cost_of(planned.job, record.wall_s, built=shapes.is_built(planned.cell))
     except ImgpullError:  # conf/prices.yaml was broken meanwhile
         return None
-    return None if hourly is None else round(hourly * record.wall_s / 3600, 6)
+    return None if cost is None else round(cost, 6)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from imgpull.config import schema
 from imgpull.errors import ConfigError, TrackingError
-from imgpull.results.record import job_directories, read_record
+from imgpull.results.record import read_records
 from imgpull.tracking.content import (
     PARAM_CHARACTERS,
     TABLE,
@@ -315,7 +315,7 @@ def _tag_is(name: str, value: str) -> str:
 
 def _sweep_facts(sweep_dir: Path) -> dict[str, str]:
     """What the trials say of the sweep as a whole: who measured, and from which commit."""
-    records = [read_record(path) for path in job_directories(sweep_dir)]
+    records = [record for _, record in read_records(sweep_dir)[0]]
     facts = {"imgpull.engine": ",".join(sorted({record.engine for record in records}))}
     commits = sorted({str(record.git.get("revision") or "") for record in records} - {""})
     if commits:

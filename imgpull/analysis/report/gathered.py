@@ -22,7 +22,7 @@ from imgpull.analysis.report.traces import Budget, budget, trace
 from imgpull.analysis.trial_files import Limits, files_of, limits_of
 from imgpull.analysis.wording import cell_text
 from imgpull.errors import ImgpullError
-from imgpull.results.record import job_directories, read_record
+from imgpull.results.record import read_records
 
 T = TypeVar("T")
 
@@ -57,8 +57,8 @@ def gather(
     pulled, trials = _read_trials(sweep_dir, frame, views, kept)
     column = deciding(views).column
     records = [
-        (int(place.relative_to(sweep_dir).parts[0]), read_record(place))
-        for place in job_directories(sweep_dir)
+        (int(place.relative_to(sweep_dir).parts[0]), record)
+        for place, record in read_records(sweep_dir)[0]
     ]
     told = ran(sweep_dir, records, frame)
     one_engine = frame["engine"].nunique() == 1

@@ -8,8 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from imgpull.errors import ReportError
-from imgpull.results.record import JobRecord, job_directories, read_record
+from imgpull.results.record import JobRecord, read_records
 from imgpull.sweep.ledger import NAME
 
 # As json.dumps writes it; parsing every line of every sweep would take seconds.
@@ -39,10 +38,7 @@ def _of(directory: Path, cell_ids: Collection[str]) -> Iterator[tuple[Path, JobR
         ledger = None
     if ledger is not None and set(_CELL.findall(ledger)).isdisjoint(cell_ids):
         return
-    for path in job_directories(directory):
-        try:
-            record = read_record(path)
-        except ReportError:
-            continue  # of another version, or broken: nothing is learned from it
+    # Of another version, or broken: nothing is learned from it.
+    for path, record in read_records(directory)[0]:
         if record.cell_id in cell_ids and record.counts:
             yield path, record

@@ -22,6 +22,8 @@ from imgpull.sweep.forecasting.prices import Prices, read_prices
 from imgpull.sweep.forecasting.sensitivity import Sensitivity, sensitivity
 from imgpull.sweep.forecasting.spend import Build, Pool, Row, Totals, builds, pools, rows, totals
 from imgpull.sweep.lanes import lanes_of
+from imgpull.sweep.ledger import Ledger
+from imgpull.sweep.limits import cost_of_built, earlier_spending
 from imgpull.sweep.plan import Excluded, Matrix, Planned
 
 NOT_BUILT = "control plane, disks, registry, network, and a cluster that is kept after a failure"
@@ -46,6 +48,8 @@ class PlanReport:
     can_show: Sensitivity
     builds: Sequence[Build] = ()
     confounded: Sequence[str] = ()  # factors that follow the order of provisioning
+    spent_s: float = 0.0  # by earlier sessions
+    spent: float = 0.0  # in the currency of the prices
 
     @property
     def real(self) -> bool:
@@ -71,6 +75,8 @@ def make(
     found = forecast(plan, history_of(root, cells.values()), say, cheap=False)
     taken_s = time.perf_counter() - begin
     every = rows(plan, found, prices)
+    building = builds(every, prices)
+    spent_s, spent = earlier_spending(Ledger(begun).read()) if begun else (0.0, 0.0)
     return PlanReport(
         settings=settings,
         cells=len(cells),
@@ -89,8 +95,10 @@ def make(
             settings,
             root,
         ),
-        builds=builds(every, prices),
+        builds=building,
         confounded=shapes.confounded(matrix.cells),
+        spent_s=spent_s,
+        spent=cost_of_built(begun) if begun and building else spent,
     )
 
 
@@ -172,7 +180,7 @@ def _build_notes(report: PlanReport) -> list[str]:
     if unknown:
         found.append(f"no price of {', '.join(unknown)}: fill in vm_hour in conf/prices.yaml")
     most, cost = report.settings.max_cost, report.totals.built_cost.value
-    if most is not None and cost is not None and cost > most:
+    if most is not None and cost is not None and report.spent + cost > most:
         found.append(f"max_cost={most:g} ends it before its last trial: idle nodes count")
     return found + list(report.prices.notes())
 
@@ -219,8 +227,15 @@ def _time_notes(report: PlanReport) -> list[str]:
     if hours is not None:
         hours += sum(each.setup.took_s for each in report.builds)
     most_h, most = report.settings.max_hours, report.settings.max_cost
-    if most_h is not None and hours is not None and hours / 3600 > most_h:
-        found.append(f"max_hours={most_h:g} ends it before its last trial")
-    if most is not None and cost is not None and cost > most and not report.builds:
-        found.append(f"max_cost={most:g} ends it before its last trial")
+    spent_h = report.spent_s / 3600
+    if most_h is not None and hours is not None and spent_h + hours / 3600 > most_h:
+        found.append(_ends_early(f"max_hours={most_h:g}", f"{spent_h:.2g} h" * bool(spent_h)))
+    if most is not None and cost is not None and report.spent + cost > most and not report.builds:
+        spent = f"{report.spent:.2g}" * bool(report.spent)
+        found.append(_ends_early(f"max_cost={most:g}", spent))
     return found
+
+
+def _ends_early(limit: str, spent: str) -> str:
+    already = f" ({spent} spent by earlier sessions)" if spent else ""
+    return f"{limit} ends it before its last trial{already}"

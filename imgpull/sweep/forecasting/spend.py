@@ -15,7 +15,7 @@ from imgpull.sweep import shapes
 from imgpull.sweep.forecasting.building import Setup, assumed_s, hourly_of, setups
 from imgpull.sweep.forecasting.forecast import Forecast, cost_per_hour
 from imgpull.sweep.forecasting.predicting import Prediction
-from imgpull.sweep.forecasting.prices import Prices
+from imgpull.sweep.forecasting.prices import Prices, read_prices
 from imgpull.sweep.lanes import lanes_of
 from imgpull.sweep.plan import Planned
 
@@ -74,11 +74,10 @@ def _row(planned: Planned, found: Forecast, prices: Prices) -> Row:
     if wall_s is not None:
         wall_s -= found.setup_s.get(planned.trial_id, 0.0)
     hours = None if wall_s is None else wall_s / _HOUR_S
-    per_hour = cost_per_hour(job, prices, built=shapes.is_built(planned.cell))
+    built = shapes.is_built(planned.cell)
+    per_hour = cost_per_hour(job, prices, built=built)
     moved = pulled_bytes(job)
-    cost = None if hours is None or per_hour is None else hours * per_hour
-    if real and cost is not None and prices.egress_gb:
-        cost = None if moved is None else cost + prices.of_bytes(moved)
+    cost = None if wall_s is None else cost_of(job, wall_s, prices, built=built)
     node_hours = (None if hours is None else hours * job.nodes) if real else 0.0
     simulated = isinstance(job.engine, schema.SimEngine)
     return Row(
@@ -91,6 +90,23 @@ def _row(planned: Planned, found: Forecast, prices: Prices) -> Row:
         registry_bytes=moved if real else 0.0,
         virtual_bytes=moved if simulated else 0.0,
     )
+
+
+def cost_of(
+    job: Job, wall_s: float, prices: Prices | None = None, *, built: bool = False
+) -> float | None:
+    """What a trial of so many seconds costs: its nodes, and the bytes it pulls; None is unknown."""
+    per_hour, pulls = cost_per_hour(job, prices, built=built), cost_of_pulls(job, prices)
+    return None if per_hour is None or pulls is None else wall_s / _HOUR_S * per_hour + pulls
+
+
+def cost_of_pulls(job: Job, prices: Prices | None = None) -> float | None:
+    """What the bytes cost that a trial pulls, at most; None: they have a price and no count."""
+    prices = prices or read_prices()
+    if not engines.is_real(job) or not prices.egress_gb:
+        return 0.0
+    moved = pulled_bytes(job)
+    return None if moved is None else prices.of_bytes(moved)
 
 
 def pulled_bytes(job: Job) -> float | None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from imgpull.sweep.watching.display import progress, verdicts
+from imgpull.sweep.watching.onward import resume_command
 from imgpull.sweep.watching.standing import Standing
 from imgpull.sweep.watching.status import Status
 from imgpull.sweep.watching.words import about, clock, counted, printable
@@ -67,6 +68,8 @@ def _trials(status: Status) -> str:
     told = f"{standing.done} of {standing.planned} done{f', {rest}' if rest else ''}"
     if standing.again:
         told += f"; {counted(standing.again, 'further attempt')} made"
+    if behind := status.behind.text():
+        told += f"; {behind}"
     return told if status.ledger else f"{told}; how many were planned is not known"
 
 
@@ -118,5 +121,7 @@ def _next(status: Status) -> str:
     if status.state == "running":
         return f"imgpull status --watch {directory}"
     if status.standing.left or status.state == "killed":
-        return f"imgpull resume {directory}"
+        return resume_command(status.directory, stopped=status.standing.session.stopped)
+    if status.behind.trials:
+        return resume_command(status.directory, *status.behind.further)
     return f"imgpull report {directory}"

@@ -105,6 +105,11 @@ class Progress:
             if live is not None:
                 self._show(live.stop)
 
+    @property
+    def planned(self) -> int:
+        """How many trials the sweep has, those of earlier sessions included."""
+        return self._course.planned
+
     def add(self, planned: "Planned") -> None:
         """One more trial is to be run: a further attempt."""
         with self._lock:

@@ -16,6 +16,7 @@ from typing import Any
 from imgpull.errors import ReportError
 from imgpull.sweep.ledger import NAME, SCHEMA, Ledger
 from imgpull.sweep.moments import Event, number
+from imgpull.sweep.watching.onward import LeftBehind, left_behind
 from imgpull.sweep.watching.standing import Course, Standing
 
 INTERRUPTED = 130  # the exit status, as sweep.ending has it, which takes long to import
@@ -34,6 +35,7 @@ class Status:
     standing: Standing
     steps: Mapping[str, str]  # of trials that run, by trial_id
     ledger: bool  # False: lost, all is told by the directories
+    behind: LeftBehind
 
     @property
     def hours_left(self) -> float | None:
@@ -64,17 +66,31 @@ class Status:
             "running": running,
             "hours_left": self.hours_left,
             "cost_left": self.cost_left,
+            "left_behind": self.behind.trials,
         }
 
 
 def newest_sweep(root: Path) -> Path:
-    """The newest sweep below `root`, by name, which is a time; ReportError without one."""
-    found = [path for path in root.glob("*") if (path / NAME).exists() or _job_dirs(path)]
+    """The newest sweep below `root`, by name, which is a time; ReportError without one.
+
+    One that cannot be read, or that never began, is passed over.
+    """
+    found = [path for path in root.glob("*") if _tells(path)]
     if not found:
         raise ReportError(
             f"{root} holds no sweep", hint="name a sweep's directory: imgpull status DIR"
         )
     return max(found, key=lambda path: path.name)
+
+
+def _tells(directory: Path) -> bool:
+    try:
+        with (directory / NAME).open("rb") as file:
+            return bool(file.read(1) or _job_dirs(directory))
+    except FileNotFoundError:
+        return bool(_job_dirs(directory))
+    except OSError:
+        return False
 
 
 def read_status(directory: Path, now: float | None = None) -> Status:
@@ -96,7 +112,9 @@ def read_status(directory: Path, now: float | None = None) -> Status:
     now = datetime.now(UTC).timestamp() if now is None else now
     standing = course.standing(now, alive=held is True)
     steps = {trial.trial_id: _step(directory / trial.directory) for trial in standing.running}
-    return Status(directory, _state(standing, held), standing, steps, ledger=path.exists())
+    return Status(
+        directory, _state(standing, held), standing, steps, path.exists(), left_behind(events)
+    )
 
 
 def _require_readable(path: Path, events: Sequence[Event]) -> None:
