@@ -5,6 +5,7 @@ nothing but a configuration, and how an exit status gets past both. Whatever is 
 request ends with status 2 and nothing created.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
