@@ -9,7 +9,7 @@ from trials import MakeJob, run
 
 from imgpull.cl2 import Junit, Report
 from imgpull.engines import Subject
-from imgpull.pulls import FAILURES, Pull
+from imgpull.pulls import FAILURES, PASSING, Pull
 from imgpull.results.measure import measurements
 from imgpull.results.record import Measurement
 from imgpull.results.seen import PodRow
@@ -89,10 +89,12 @@ def test_a_pod_that_no_node_took_is_a_failure() -> None:
 def test_a_pull_that_cannot_work_is_a_failure_and_one_that_is_put_off_is_slowness(
     failure: str,
 ) -> None:
-    row = pull(3, None, outcome="failed", failure=failure, leader=None, temperature="unknown")
+    passes = failure in PASSING
+    outcome = "censored" if passes else "failed"
+    row = pull(3, None, outcome=outcome, failure=failure, leader=None, temperature="unknown")
     late = pod(3, pulled=None, started=None, ready=None)
     found = verdict_on(rows=[*PULLS[:3], row], pods=[*PODS[:3], late], failures=(TIMED_OUT,))
-    if failure in ("throttled", "qps_exceeded", "network", "timeout"):
+    if passes:
         assert (found.verdict, found.slo) == ("valid", "missed")
     else:
         assert (found.verdict, found.reasons) == (

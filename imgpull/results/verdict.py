@@ -188,18 +188,15 @@ def _lateness(trial: _Trial) -> str:
     return f"{text}, or too late for ClusterLoader2's last look at them ({just})"
 
 
-# Failures of a pull that a busy registry, network or kubelet causes: they pass, and cost time.
-_PASSING = frozenset({None, "throttled", "qps_exceeded", "network", "timeout"})
-
-
 def _waited(row: Pull | None) -> bool:
-    if row is None:
-        return False
-    return row.outcome == "censored" or (row.outcome == "failed" and row.failure in _PASSING)
+    """Whether a pod's image was still to come, as far as anybody knows."""
+    return row is not None and (
+        row.outcome == "censored" or (row.outcome == "failed" and row.failure is None)
+    )
 
 
 def _broken_pulls(trial: _Trial) -> str:
-    broken = [r for r in trial.rows if r.outcome == "failed" and r.failure not in _PASSING]
+    broken = [row for row in trial.rows if row.outcome == "failed" and row.failure]
     return f" ({len(broken)} pulls failed: {broken[0].failure})" if broken else ""
 
 
