@@ -76,9 +76,7 @@ def _n(name: str, count: int, source: str) -> list[Measurement]:
     return [Measurement(name, "n", "", count, "1", source)] if count else []
 
 
-def _pod_startup(
-    subject: Subject, report: cl2.Report, pods: Sequence[PodRow]
-) -> list[Measurement]:
+def _pod_startup(subject: Subject, report: cl2.Report, pods: Sequence[PodRow]) -> list[Measurement]:
     """CL2's figures. It leaves out pods that never ran, which were slower than all others."""
     unready = any(row.ready is None for row in pods)
     found: list[Measurement] = []

@@ -160,7 +160,7 @@ _UNSEEN_S = cl2.CONTROLLED_POLL_S + 1.0
 
 
 def _late(trial: _Trial) -> list[PodRow]:
-    """The pods that CL2 need not have seen ready: its clock is their Deployment's, not their own."""
+    """The pods that CL2 need not have seen ready; its clock is their Deployment's."""
     begun_s: dict[tuple[str, str], float] = {}
     for pod in trial.pods:
         if pod.created is not None:
