@@ -16,6 +16,8 @@ FAILURES = (
     "throttled", "auth", "not_found", "network", "tls", "disk_full", "unpack", "qps_exceeded",
     "timeout", "other",
 )  # fmt: skip
+# What a busy registry, network or kubelet causes: it passes, and costs time.
+PASSING = frozenset({"throttled", "qps_exceeded", "network", "timeout"})
 SOURCES = ("event", "status", "sim")
 
 # Events that a simulator wrote carry this word, so that no simulated number goes without it.
@@ -46,6 +48,7 @@ class Pull:
     attempts: int | None
     message: str | None
     source: str
+    pull_at_least_s: float | None = None  # what the pull_s of a censored pull cannot undercut
 
 
 COLUMNS = tuple(field.name for field in fields(Pull))

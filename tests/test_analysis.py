@@ -217,6 +217,18 @@ def test_a_censored_p99_is_over_its_bound_and_never_dropped(
     assert f" {text} " in row_of(printed(read_sweep(tmp_path)))
 
 
+def test_the_startup_of_pods_that_never_ran_is_over_its_bound_and_never_dropped(
+    tmp_path: Path,
+) -> None:
+    for job, statistic in enumerate(("p99", "p99_at_least")):
+        values = {("pod_startup", statistic): 100.0 * 4**job}
+        add_trial(tmp_path, job, startup_s=None, trial=job, values=values)
+    (_, cell), *_ = cells(read_sweep(tmp_path)).iterrows()
+    assert pd.isna(cell["pod_startup_p99_s"])
+    assert cell["pod_startup_p99_at_least_s"] == pytest.approx(200)
+    assert " over 200 " in row_of(printed(read_sweep(tmp_path)))
+
+
 def test_numeric_levels_ascend_and_words_keep_the_order_first_seen() -> None:
     assert levels(pd.Series([10.0, 1, 5, 1], dtype=object)) == [1, 5, 10.0]
     assert levels(pd.Series(["vllm", None, "small", "vllm"], dtype=object)) == [

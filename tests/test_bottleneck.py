@@ -1,5 +1,6 @@
 """Bottleneck calls: right where the truth is known, unsure at ties, silent without evidence."""
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_back_off_after_a_refusal_is_throttling_by_its_kind(
     call = sweep(tmp_path, [pod(0, pulled=60.0)], rows)
     assert (call.limit, call.sure) == ("throttled", True)
     assert named in call.evidence[0]
+
+
+def test_the_evidence_of_several_trials_is_from_least_to_most(tmp_path: Path) -> None:
+    for job, refused in enumerate((1, 3, 0)):  # of what a trial had none of, it is no evidence
+        rows = [
+            pull(k, 1.0, requested_at=0.6, wait_s=0.0, failure="throttled" if k < refused else None)
+            for k in range(4)
+        ]
+        place = write_trial(tmp_path / str(job), pulls=rows, trial=job + 1)
+        pods = [pod(k, pulled=60.0 if k < refused else 1.6) for k in range(4)]
+        tables.write_pods(place / "pods.csv", pods)
+    (call,) = calls(tmp_path)
+    back_off, pulled = call.evidence
+    assert "(1 to 3 pulls that the registry answered with 429)" in back_off
+    assert re.match(r"\d+% to \d+% of the time", back_off)
+    assert re.match(r"\d+% to \d+% of the time", pulled)
 
 
 def test_pods_created_long_after_they_were_asked_for_are_the_control_plane(tmp_path: Path) -> None:

@@ -353,6 +353,30 @@ def test_a_censored_side_is_slower_as_a_bound_and_two_tell_nothing(tmp_path: Pat
     assert "at least +1" in line
 
 
+def test_a_trial_of_which_nothing_is_known_but_that_it_was_not_over_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    grid = {"nodes": (10,)}
+    a, b = add_sweep(tmp_path / "a", grid), add_sweep(tmp_path / "b", grid, luck=2)
+    values = {("image_pull", "p50_at_least"): 0.0}
+    write_trial(b / "3", cell="10", trial=4, values=values, **REAL)
+    (cell,) = held(a, b).cells
+    assert (cell.verdict, cell.ratio.ratio, cell.ratio.n_after) == (INCONCLUSIVE, None, 5)
+    assert imgpull(tmp_path, "gate", str(b), "--baseline", str(a)).status == 4
+
+
+def test_trials_without_the_number_are_told(tmp_path: Path) -> None:
+    grid = {"nodes": (10,)}
+    a, b = add_sweep(tmp_path / "a", grid), add_sweep(tmp_path / "b", grid, luck=2)
+    for job in (0, 3):  # pulls that were not over have no throughput
+        slow = {("image_pull", "p50_at_least"): 1800.0}
+        write_trial(b / str(job), cell="10", trial=job + 1, values=slow, **REAL)
+    rates = ("compare", str(a), str(b), "--measurement", "node_throughput/p50")
+    told = "left out of B: 2 trials without node throughput p50"
+    assert told in text(imgpull(tmp_path, *rates))
+    assert "left out" not in text(imgpull(tmp_path, "compare", str(a), str(b)))
+
+
 # ---- Pairs -----------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """pulls.csv: who moved the bytes and who waited, from real events and from any made ones."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -141,7 +142,7 @@ def test_an_event_seen_again_with_a_higher_count_is_one_event() -> None:
         for count in (1, 2, 3)
     ]
     row = rows_of([asked("a", 5, count=3), *told])["a"]
-    assert (row.outcome, row.failure, row.attempts) == ("failed", "qps_exceeded", 3)
+    assert (row.outcome, row.failure, row.attempts) == ("censored", "qps_exceeded", 3)
 
 
 def test_a_pull_asked_for_once_more_than_it_failed_is_still_open() -> None:
@@ -264,8 +265,10 @@ def test_a_container_that_ran_without_an_event_is_known_from_its_status_and_unse
 def test_why_a_container_waited_is_kept_when_its_events_were_lost() -> None:
     waiting = 'ErrImagePull: failed to pull "x": 429 Too Many Requests'
     a = with_status([], seen_pod("a", waiting=waiting))["a"]
-    assert (a.source, a.outcome, a.failure) == ("status", "failed", "throttled")
+    assert (a.source, a.outcome, a.failure) == ("status", "censored", "throttled")
     assert "429" in (a.message or "")
+    wrong = with_status([], seen_pod("a", waiting="ErrImagePull: 404 Not Found"))["a"]
+    assert (wrong.source, wrong.outcome, wrong.failure) == ("status", "failed", "not_found")
     ran = seen_pod("a", f"x@{DIGEST}", waiting, started=50.0)
     assert with_status([], ran)["a"].outcome == "unknown"
     assert with_status([], ran)["a"].failure == "throttled"
@@ -333,6 +336,63 @@ def test_a_pull_that_ends_after_the_wait_is_censored_though_it_was_seen_to_end()
 def test_without_a_known_deadline_nothing_seen_is_censored() -> None:
     told = [asked("a", 5), answered("a", 5, 1e5)]
     assert rows_of(told)["a"].outcome == "pulled"
+
+
+def refused(pod: str, at_s: float, error: str = "429 Too Many Requests") -> dict[str, Any]:
+    return event(pod, "Failed", pulls.failed_message(IMAGE, error), at_s)
+
+
+WAITED = replace(UNKNOWN, wait_timeout_s=60.0)
+
+
+@given(
+    st.lists(st.tuples(st.floats(5, 90), st.sampled_from(["429", "EOF", "404"])), max_size=4),
+    st.floats(5, 90),
+    st.sampled_from([None, 1.5, 30.0]),
+)
+def test_a_bound_is_of_the_attempt_that_counts_and_never_above_what_it_took(
+    failures: list[tuple[float, str]], begin_s: float, pull_s: float | None
+) -> None:
+    told = []
+    for at_s, error in failures:
+        told += [asked("a", at_s), refused("a", at_s, error)]
+    last_s = max([begin_s, *(at_s for at_s, _ in failures)])
+    told += [asked("a", last_s)] + ([] if pull_s is None else [answered("a", last_s, pull_s)])
+    first_s = min([begin_s, *(at_s for at_s, _ in failures)])
+    came = {} if pull_s is None else {"pulled": last_s + pull_s}
+    row = with_status(told, pod_row("a", 4.0, pulling=first_s, **came), subject=WAITED)["a"]
+    if pull_s is not None and last_s + pull_s <= 64.0:
+        assert (row.outcome, row.pull_at_least_s) == ("pulled", None)
+        return
+    assert row.outcome == "censored"
+    left_s = 64.0 - last_s  # of the wait, when the attempt that counts began
+    assert row.pull_at_least_s is None or 0 < row.pull_at_least_s <= left_s + 1e-9
+    if left_s > 2:  # an event is cut to its second
+        assert row.pull_at_least_s == pytest.approx(left_s, abs=1e-9 + bool(failures))
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [("429", "censored"), ("pull QPS exceeded", "censored"), ("EOF", "censored"),
+     ("404", "failed"), ("no space left on device", "failed")],
+)  # fmt: skip
+def test_a_pull_in_back_off_when_the_wait_ends_is_censored_if_its_last_failure_passes(
+    error: str, outcome: str
+) -> None:
+    told = [asked("a", 5), refused("a", 6), asked("a", 16), refused("a", 17, error)]
+    row = with_status(told, pod_row("a", 4.0, pulling=5.0), subject=WAITED)["a"]
+    assert (row.outcome, row.failure, row.attempts) == (outcome, "throttled", 2)
+    assert row.pull_at_least_s is None  # the attempt that would have worked had not begun
+    assert row.leader is (True if outcome == "censored" else None)
+
+
+def test_a_pull_in_back_off_leads_no_node_where_another_is_at_work() -> None:
+    told = [asked("a", 5), refused("a", 6), asked("b", 8)]
+    rows = with_status(
+        told, pod_row("a", 4.0, pulling=5.0), pod_row("b", 4.0, pulling=8.0), subject=WAITED
+    )
+    assert (rows["a"].leader, rows["b"].leader) == (False, True)
+    assert rows["b"].pull_at_least_s == 56.0
 
 
 # Laws
@@ -403,7 +463,7 @@ def test_pulls_csv_has_the_columns_of_the_design_and_empty_cells_for_unknown(
     assert list(rows[0]) == [
         "namespace", "pod", "pod_uid", "container", "node", "image", "digest", "requested_at",
         "pull_s", "wait_s", "size_bytes", "fetched_bytes", "leader", "temperature", "outcome",
-        "failure", "attempts", "message", "source",
+        "failure", "attempts", "message", "source", "pull_at_least_s",
     ]  # fmt: skip
     missing = next(row for row in rows if row["pod"] == "missing")
     unknown = ("digest", "pull_s", "wait_s", "size_bytes", "fetched_bytes", "leader")
@@ -416,6 +476,16 @@ def test_pulls_csv_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     write_pulls(tmp_path / "pulls.csv", rows)
     assert read_pulls(tmp_path / "pulls.csv") == rows
     assert read_pulls(tmp_path / "none.csv") == []
+
+
+def test_pulls_csv_of_earlier_trials_has_no_bounds_and_is_read(tmp_path: Path) -> None:
+    path, rows = tmp_path / "pulls.csv", list(recorded("one-node.json").values())
+    write_pulls(path, rows)
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [row[:-1] for row in csv.reader(file)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(cells)
+    assert read_pulls(path) == rows
 
 
 def test_another_table_is_not_read_as_pulls(tmp_path: Path) -> None:

@@ -321,5 +321,6 @@ def test_a_digest_full_of_status_codes_is_no_cause() -> None:
 
 def test_the_columns_are_those_of_the_documented_table() -> None:
     documented = """namespace pod pod_uid container node image digest requested_at pull_s wait_s
-        size_bytes fetched_bytes leader temperature outcome failure attempts message source"""
+        size_bytes fetched_bytes leader temperature outcome failure attempts message source
+        pull_at_least_s"""
     assert tuple(re.findall(r"\w+", documented)) == pulls.COLUMNS

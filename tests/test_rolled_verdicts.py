@@ -7,10 +7,13 @@ from benchmarked import benchmark
 from builders import write_trial
 from commands import imgpull
 from counted import calls
+from hypothesis import given
+from hypothesis import strategies as st
 from rows import pod, pull
 from test_verdict import ABSENT, PODS, PULLS, STARTUP, SUBJECT, verdict_on
 
 from imgpull.analysis.verdicts import roll_up
+from imgpull.analysis.wording import ranged
 from imgpull.cl2 import Junit, Report
 from imgpull.results.flags import Flag, read_flags, write_flags
 from imgpull.results.verdict import judge
@@ -63,7 +66,31 @@ def test_a_reason_that_differs_in_its_figures_only_is_one(tmp_path: Path) -> Non
         reasons = (f"pod startup 99th percentile {k}m3s, limit 3m0s", "another")
         write_trial(tmp_path / str(k), trial=k + 1, reasons=reasons)
     found = roll_up(tmp_path)[0].reasons
-    assert found == (("pod startup 99th percentile 0m3s, limit 3m0s", 3), ("another", 3))
+    assert found == (("pod startup 99th percentile 0m3s to 2m3s, limit 3m0s", 3), ("another", 3))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
+def test_a_reason_of_several_trials_says_from_least_to_most(counts: list[int]) -> None:
+    told = [
+        f"{n} pull{'s' * (n > 1)} of 50 refused: {n} by the registry (HTTP 429)" for n in counts
+    ]
+    least, most = min(counts), max(counts)
+    n = f"{least}" if least == most else f"{least} to {most}"
+    assert (
+        ranged(told) == f"{n} pull{'s' * (most > 1)} of 50 refused: {n} by the registry (HTTP 429)"
+    )
+
+
+def test_names_that_differ_have_no_range() -> None:
+    told = ["p1 pulled 1 GB in 0.4 s on n1", "p2 pulled 1 GB in 0.5 s on n2"]
+    assert ranged(told) == told[0]
+    assert ranged([told[0], "p1 pulled 1 GB"]) == told[0]
+
+
+def test_one_pull_and_several_are_one_reason(tmp_path: Path) -> None:
+    for k, said in enumerate(("3 pulls of 5 refused (30%)", "1 pull of 5 refused (9%)")):
+        write_trial(tmp_path / str(k), trial=k + 1, reasons=(said,))
+    assert roll_up(tmp_path)[0].reasons == (("1 to 3 pulls of 5 refused (9% to 30%)", 2),)
 
 
 def test_flags_are_read_back_as_they_were_written(tmp_path: Path) -> None:

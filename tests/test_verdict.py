@@ -9,7 +9,7 @@ from trials import MakeJob, run
 
 from imgpull.cl2 import Junit, Report
 from imgpull.engines import Subject
-from imgpull.pulls import FAILURES, Pull
+from imgpull.pulls import FAILURES, PASSING, Pull
 from imgpull.results.measure import measurements
 from imgpull.results.record import Measurement
 from imgpull.results.seen import PodRow
@@ -89,10 +89,12 @@ def test_a_pod_that_no_node_took_is_a_failure() -> None:
 def test_a_pull_that_cannot_work_is_a_failure_and_one_that_is_put_off_is_slowness(
     failure: str,
 ) -> None:
-    row = pull(3, None, outcome="failed", failure=failure, leader=None, temperature="unknown")
+    passes = failure in PASSING
+    outcome = "censored" if passes else "failed"
+    row = pull(3, None, outcome=outcome, failure=failure, leader=None, temperature="unknown")
     late = pod(3, pulled=None, started=None, ready=None)
     found = verdict_on(rows=[*PULLS[:3], row], pods=[*PODS[:3], late], failures=(TIMED_OUT,))
-    if failure in ("throttled", "qps_exceeded", "network", "timeout"):
+    if passes:
         assert (found.verdict, found.slo) == ("valid", "missed")
     else:
         assert (found.verdict, found.reasons) == (
@@ -278,6 +280,28 @@ def test_pods_that_came_up_after_the_wait_are_late_and_nothing_worse() -> None:
     assert found.reasons == ("1 of 4 pods not ready when the wait ended",)
 
 
+@pytest.mark.parametrize("ready", [600.5, 596.0, 595.1])  # created at 1.0
+def test_a_pod_that_came_up_after_cl2s_last_look_is_late_too(ready: float) -> None:
+    found = verdict_on(pods=[*PODS[:3], pod(3, ready=ready)], failures=(TIMED_OUT,))
+    assert (found.verdict, found.slo) == ("valid", "missed")
+    assert found.reasons == (
+        "1 of 4 pods not ready when the wait ended, or too late for ClusterLoader2's last look at "
+        "them (1)",
+    )
+
+
+def test_a_pods_wait_began_with_the_first_of_its_deployment() -> None:
+    early, late = pod(0, pod="d-a"), pod(1, pod="d-b", created=31.0, ready=620.0)
+    rows = [pull(0, pod="d-a"), pull(1, pod="d-b"), *PULLS[2:]]
+    found = verdict_on(rows=rows, pods=[early, late, *PODS[2:]], failures=(TIMED_OUT,))
+    assert (found.verdict, found.slo) == ("valid", "missed")
+
+
+def test_a_wait_that_timed_out_long_after_all_were_ready_is_a_failure() -> None:
+    found = verdict_on(pods=[*PODS[:3], pod(3, ready=590.0)], failures=(TIMED_OUT,))
+    assert (found.verdict, found.reasons) == ("failed", (TIMED_OUT,))
+
+
 def test_every_reason_is_told_the_gravest_first() -> None:
     slow = "pod startup: too high latency 99th percentile: got 7m3s expected: 3m0s"
     rows = [*PULLS[:2], pull(3, 0.1), pull(2, temperature="unknown")]
@@ -289,6 +313,19 @@ def test_every_reason_is_told_the_gravest_first() -> None:
 
 
 # The simulator's luck
+
+
+@pytest.mark.parametrize("replicas", [1, 25])
+@pytest.mark.parametrize(("wait_s", "throttled"), [(5, 0), (20, 0.3)])
+def test_a_wait_of_any_length_is_met_or_missed_and_never_a_failure(
+    job: MakeJob, tmp_path: Path, wait_s: int, throttled: float, replicas: int
+) -> None:
+    few = ("nodes=3", "deployments=3", "image=resource_consumer", f"replicas={replicas}")
+    faults = f"engine.faults.pull_shares.throttled={throttled}"
+    slow = job(*few, f"wait_timeout={wait_s}s", faults)
+    for trial in (1, 2):
+        found = run(replace(slow, trial=trial), tmp_path / str(trial))
+        assert found.verdict == "valid", found.reasons
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from imgpull.analysis.busy import ENOUGH, Busy, busy
 from imgpull.analysis.limits import Limits, read_limits
 from imgpull.analysis.series import read_series
 from imgpull.analysis.stages import Stages, stages
+from imgpull.analysis.wording import plural, ranged
 from imgpull.results.pulls_file import read_pulls
 from imgpull.results.record import JobRecord, read_records
 from imgpull.results.seen import read_pods
@@ -118,7 +119,9 @@ def _account(place: Path, record: JobRecord, limits: Limits) -> _Account:
 
 
 def _stage_evidence(spent: Stages, shares: dict[str, float]) -> dict[str, str]:
-    kinds = ", ".join(f"{count} {_KINDS[kind]}" for kind, count in sorted(spent.refusals.items()))
+    kinds = ", ".join(
+        f"{plural(count, 'pull')} {_KINDS[kind]}" for kind, count in sorted(spent.refusals.items())
+    )
     texts = {
         "control_plane": "went by before pods were created and bound to a node",
         "throttled": f"was back-off after refusals ({kinds})",
@@ -131,8 +134,8 @@ def _stage_evidence(spent: Stages, shares: dict[str, float]) -> dict[str, str]:
 
 
 _KINDS = {
-    "throttled": "pulls that the registry answered with 429",
-    "qps_exceeded": "pulls beyond kubelet's registryPullQPS",
+    "throttled": "that the registry answered with 429",
+    "qps_exceeded": "beyond kubelet's registryPullQPS",
 }
 
 
@@ -194,8 +197,13 @@ def _call(cell_id: str, name: str, trials: Sequence[_Account]) -> Call:
         return Call(cell_id, name, "cannot_tell", False, (why,), 0.0)
     mean = {limit: fmean(trial.shares.get(limit, 0.0) for trial in trials) for limit in LIMITS[:-1]}
     first, *others = sorted(mean, key=lambda limit: mean[limit], reverse=True)
-    share, pull = mean[first], fmean(trial.pull_share for trial in trials)
-    told = f"{pull:.0%} of the time from asking to running was the image's pull"
+    share = mean[first]
+    told = ranged(
+        [
+            f"{trial.pull_share:.0%} of the time from asking to running was the image's pull"
+            for trial in trials
+        ]
+    )
     seen = all(trial.seen for trial in trials)
     if share < (LEAST_SHARE if seen else PROVEN_SHARE):
         why = f"no limit accounts for more than {share:.0%} of the time"
@@ -206,7 +214,10 @@ def _call(cell_id: str, name: str, trials: Sequence[_Account]) -> Call:
     rivals = tuple(
         limit for limit in others if mean[limit] * CLEARLY > share or (limit == "disk" and full)
     )
-    evidence = [trials[0].evidence[limit] for limit in (first, *rivals)]
+    evidence = [
+        ranged([trial.evidence[limit] for trial in trials if trial.shares.get(limit)])
+        for limit in (first, *rivals)
+    ]
     unknown = sorted({limit for trial in trials for limit in trial.unknown}) if seen else []
     if unknown:
         evidence.append(f"not described, so not judged: {', '.join(unknown)}")

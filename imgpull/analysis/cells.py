@@ -23,6 +23,8 @@ ABOUT = (
     "verdict", "reasons", "slo",
 )  # fmt: skip
 FACTOR_ORDER = ("deployments", "replicas", "qps", "nodes", "image", "cluster", "cache")
+# Of these a trial may know only what they at least are.
+_BOUNDED = ("pod_startup_p50", "pod_startup_p99", "image_pull_p50", "image_pull_p99")
 _LIMITS = ("image_pull_p50_low_s", "image_pull_p50_high_s")
 NOT_DONE = "not done"  # a trial that was asked for and has no record
 VERDICT_ORDER = ("valid", "degraded", "invalid", "failed")
@@ -94,8 +96,8 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
 
     Numbers are geometric means over counted trials (NaN when none counts); `n_trials` is how many
     count, `verdicts` says what became of all, `slo_missed` how many counted trials missed their
-    threshold. Where a trial's p50 or p99 of the pull is known only from below, the cell's is NaN
-    and `image_pull_p99_at_least_s` has what it is over. `image_pull_p50_low_s` and `_high_s` are
+    threshold. Where a trial's p50 or p99 is known only from below, the cell's is NaN and
+    `image_pull_p99_at_least_s` has what it is over. `image_pull_p50_low_s` and `_high_s` are
     the 95 % interval, NaN where there is none.
     """
     keys, numbers = varied(frame), _numbers(frame)
@@ -143,8 +145,7 @@ class _Measured:
         numbers = {name: values[counted] for name, values in self._numbers.items()}
         return {
             **{name: mean(values) for name, values in numbers.items()},
-            **_censored(numbers, "p50"),
-            **_censored(numbers, "p99"),
+            **{name: found for stem in _BOUNDED for name, found in _bounded(numbers, stem).items()},
             **_limits(numbers),
             "n_trials": len(counted),
             "verdicts": verdict_words([self._verdict[place] for place in places]),
@@ -152,9 +153,9 @@ class _Measured:
         }
 
 
-def _censored(counted: Mapping[str, Floats], statistic: str) -> dict[str, float]:
-    """A percentile of the image pull, or what it at least is where a trial's is only a bound."""
-    value, at_least = f"image_pull_{statistic}_s", f"image_pull_{statistic}_at_least_s"
+def _bounded(counted: Mapping[str, Floats], stem: str) -> dict[str, float]:
+    """A cell's number, or what it at least is where a trial's is only a bound."""
+    value, at_least = f"{stem}_s", f"{stem}_at_least_s"
     exact, bound = counted[value], counted[at_least]
     open_end = bool((np.isnan(exact) & ~np.isnan(bound)).any())
     found = mean(np.where(np.isnan(exact), bound, exact))

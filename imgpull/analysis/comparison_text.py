@@ -94,6 +94,12 @@ def heading(found: Comparison) -> list[str]:
         if names:
             more = f"; {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(f"only in {letter}: {'; '.join(names[:_SHOWN])}{more}")
+    for letter, side in (("A", found.before), ("B", found.after)):
+        if lacking := sum(found.quantity.of(trial) is None for trial in side.counted):
+            lines.append(
+                f"left out of {letter}: {plural(lacking, 'trial')} without {found.quantity.text} "
+                "(never measured, or a pull was not over when the wait ended)"
+            )
     return lines
 
 

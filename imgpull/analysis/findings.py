@@ -67,7 +67,11 @@ def _left_out(counted: pd.DataFrame) -> list[str]:
     missing = (counted["pods_asked"] - counted["pods"]).clip(lower=0)
     kinds = (
         ("pod", missing, "never became ready: pod startup covers only those that did"),
-        ("pull", counted["pulls_censored"], "not over at the deadline: kept as longer than that"),
+        (
+            "pull",
+            counted["pulls_censored"],
+            "not over at the deadline: kept as longer; such a trial has no wait and no throughput",
+        ),
         ("pull", counted["pulls_failed"], "failed: in no pull time"),
         ("pull", counted["pulls_throttled"], "throttled by the registry or by registryPullQPS"),
     )

@@ -44,6 +44,8 @@ HEADLINES = (
     # What the columns above leave out, without which they would mislead.
     Headline("image_pull_p50_at_least_s", "image_pull", "p50_at_least"),  # censored
     Headline("image_pull_p99_at_least_s", "image_pull", "p99_at_least"),
+    Headline("pod_startup_p50_at_least_s", "pod_startup", "p50_at_least"),  # some never ran
+    Headline("pod_startup_p99_at_least_s", "pod_startup", "p99_at_least"),
     Headline("image_pull_waits", "image_pull_wait", "n"),
     Headline("pods_asked", "validity", "pods_asked"),
     Headline("pulls_censored", "validity", "censored"),

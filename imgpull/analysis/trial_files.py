@@ -58,19 +58,24 @@ class TrialFiles:
     def late_s(self) -> list[float]:
         """How long the leaders' pulls that were not over at the deadline took at least.
 
-        The whole wait where it is not known when a pull was asked for; left out where that is not
-        known either.
+        Of one that was in back-off then, since it was first asked for: its last attempt had not
+        begun, and a curve without it would be of the quick ones alone. The whole wait where that is
+        not known; left out where nothing is.
         """
         late = [row for row in self.leaders if row.get("outcome") == "censored"]
-        wait_s = self._wait_s() if late else None
-        if wait_s is None:
-            return []
+        told = [number(row.get("pull_at_least_s")) for row in late]
+        wait_s = self._wait_s() if None in told else None
         created_s = {_of(row): number(row.get("created")) for row in self.pods}
-        asked = [(created_s.get(_of(row)), number(row.get("requested_at"))) for row in late]
-        return [
-            wait_s if begin_s is None or at_s is None else max(0.0, begin_s + wait_s - at_s)
-            for begin_s, at_s in asked
-        ]
+        found = []
+        for row, least_s in zip(late, told, strict=True):
+            begin_s, at_s = created_s.get(_of(row)), number(row.get("requested_at"))
+            if least_s is None and wait_s is not None:
+                least_s = wait_s
+                if begin_s is not None and at_s is not None:
+                    least_s = max(0.0, begin_s + wait_s - at_s)
+            if least_s is not None:
+                found.append(least_s)
+        return found
 
     def _wait_s(self) -> float | None:
         """How long the trial waited for a pod; None where its configuration does not say."""

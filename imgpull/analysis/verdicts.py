@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgpull.analysis.wording import ranged
 from imgpull.results.flags import read_flags
 from imgpull.results.record import VERDICTS, JobRecord, read_records
 
@@ -91,9 +92,8 @@ def _rolled(
 
 
 def _reasons(trials: Iterable[_Trial]) -> tuple[tuple[str, int], ...]:
-    """Each reason once, as its first trial words it, with how many trials have it."""
-    first: dict[str, str] = {}
-    count: Counter[str] = Counter()
+    """Each reason once, its figures as ranges over its trials, with how many have it."""
+    every: dict[str, list[str]] = {}
     gravest = sorted(trials, key=lambda trial: -VERDICTS.index(trial.record.verdict))
     for trial in gravest:
         record = trial.record
@@ -101,11 +101,10 @@ def _reasons(trials: Iterable[_Trial]) -> tuple[tuple[str, int], ...]:
         if not said and record.error:
             said = (f"{record.error.type}: {record.error.message}",)
         for key, reason in {_words(reason): reason for reason in said}.items():
-            first.setdefault(key, reason)
-            count[key] += 1
-    return tuple((reason, count[key]) for key, reason in first.items())
+            every.setdefault(key, []).append(reason)
+    return tuple((ranged(told), len(told)) for told in every.values())
 
 
 def _words(reason: str) -> str:
-    """A reason without its figures and names of pods and nodes."""
-    return re.sub(r"\S*\d\S*", "#", reason)
+    """A reason without its figures, names of pods and nodes, and plurals."""
+    return re.sub(r"\S*\d\S*", "#", re.sub(r"\b(pull|node|pod)s\b", r"\1", reason))

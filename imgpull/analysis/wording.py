@@ -7,9 +7,10 @@ every simulated number must carry.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from imgpull import units
 from imgpull.analysis.cells import factors, unknown, varied
 
 if TYPE_CHECKING:
@@ -64,6 +65,38 @@ def phrase(factor: str, level: Any) -> str:
 def plural(count: float, noun: str) -> str:
     """ "1 node", "10 nodes"."""
     return f"{count:g} {noun}{'' if count == 1 else 's'}"
+
+
+def ranged(texts: Sequence[str]) -> str:
+    """What several trials say as one, figures from least to most: "1 to 4 pulls of 5 refused".
+
+    The first as it is, where more than figures and an ending "s" differ.
+    """
+    if len({text.count(" ") for text in texts}) > 1:
+        return texts[0]
+    said = []
+    for words in zip(*(text.split(" ") for text in texts), strict=True):
+        figures = {figure: word for word in words if (figure := _figure(word)) is not None}
+        if len({word.removesuffix("s") for word in words}) == 1:
+            said.append(max(words, key=len))
+        elif figures.keys() >= {_figure(word) for word in words}:
+            least, most = figures[min(figures)], figures[max(figures)]
+            said.append(f"{least.rstrip(_AROUND)} to {most.lstrip(_AROUND)}")
+        else:
+            return texts[0]
+    return " ".join(said)
+
+
+_AROUND = "()[],;:"  # what may stand around a figure
+
+
+def _figure(word: str) -> float | None:
+    """The number, share or duration that a word is."""
+    text = word.strip(_AROUND).removesuffix("%").replace(",", "")
+    try:
+        return units.parse_duration(text) if text.endswith("s") else float(text)
+    except ValueError:
+        return None
 
 
 def cell_text(cell: pd.Series[Any], keys: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from imgpull.cl2.junit import Case, Junit
 from imgpull.cl2.measurements import (
+    CONTROLLED_POLL_S,
     SUPPORTED_METHODS,
     MeasurementCall,
     PrometheusQueries,
@@ -23,6 +24,7 @@ from imgpull.cl2.testconfig import (
 from imgpull.cl2.writer import TRANSITIONS, ReportWriter, nearest_rank, percentiles
 
 __all__ = [
+    "CONTROLLED_POLL_S",
     "SUPPORTED_METHODS",
     "TRANSITIONS",
     "Case",

@@ -14,6 +14,9 @@ from imgpull.cl2.places import Place
 from imgpull.errors import RenderError
 from imgpull.units import parse_duration
 
+# How often WaitForControlledPodsRunning looks; only Azure's fork can be told otherwise.
+CONTROLLED_POLL_S = 5.0
+
 _SELECTOR = ("namespace", "labelSelector", "fieldSelector")
 _DURATIONS = frozenset(
     {

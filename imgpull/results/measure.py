@@ -41,8 +41,8 @@ def measurements(
 ) -> list[Measurement]:
     """Every number of a trial."""
     found = [
-        *_pod_startup(report, pods),
-        *_pulls(subject, rows, pods),
+        *_pod_startup(subject, report, pods),
+        *_pulls(subject, rows),
         *_validity(subject, rows, pods),
     ]
     for result in report.queries:
@@ -76,7 +76,7 @@ def _n(name: str, count: int, source: str) -> list[Measurement]:
     return [Measurement(name, "n", "", count, "1", source)] if count else []
 
 
-def _pod_startup(report: cl2.Report, pods: Sequence[PodRow]) -> list[Measurement]:
+def _pod_startup(subject: Subject, report: cl2.Report, pods: Sequence[PodRow]) -> list[Measurement]:
     """CL2's figures. It leaves out pods that never ran, which were slower than all others."""
     unready = any(row.ready is None for row in pods)
     found: list[Measurement] = []
@@ -89,19 +89,24 @@ def _pod_startup(report: cl2.Report, pods: Sequence[PodRow]) -> list[Measurement
     startups = [
         row.ready - row.created for row in pods if row.ready is not None and row.created is not None
     ]
-    exact = () if unready else ("max", "mean")
-    return [*found, *_rows("pod_startup", "s", "pods.csv", startups, exact)]
+    # A pod that never became ready took at least as long as it was waited for.
+    waited_s = subject.wait_timeout_s or 0.0
+    least = _statistics([*startups, *(waited_s for row in pods if row.ready is None)])
+    for key in ("max", "mean"):
+        if least.get(key, 0.0) > 0:
+            name = f"{key}_at_least" if unready else key
+            found.append(Measurement("pod_startup", name, "", least[key], "s", "pods.csv"))
+    return [*found, *_n("pod_startup", len(startups), "pods.csv")]
 
 
-def _pulls(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> list[Measurement]:
+def _pulls(subject: Subject, rows: Sequence[Pull]) -> list[Measurement]:
     source = "pulls.csv"
-    created_s = {(row.namespace, row.pod): row.created for row in pods}
     # What a node fetches again is no further pull: one real pull a node and digest.
     again = duplicates(rows)
     leaders = [row for row in rows if row.leader and id(row) not in again]
     ended = [row for row in leaders if row.pull_s is not None]
     cut = [row for row in leaders if row.outcome == "censored"]
-    bounds_s = [_bound_s(subject, row, created_s.get((row.namespace, row.pod))) for row in cut]
+    bounds_s = [row.pull_at_least_s or 0.0 for row in cut]
     durations_s = [row.pull_s for row in ended if row.pull_s is not None]
     sizes = [row.size_bytes or subject.compressed_bytes for row in ended]
     speeds = [
@@ -123,16 +128,8 @@ def _pulls(subject: Subject, rows: Sequence[Pull], pods: Sequence[PodRow]) -> li
     return found
 
 
-def _bound_s(subject: Subject, row: Pull, created_s: float | None) -> float:
-    """A censored pull took at least this long: what was left of the wait when it was asked for."""
-    deadline_s = subject.deadline_s(created_s)
-    if row.requested_at is None or math.isinf(deadline_s):
-        return 0.0
-    return max(0.0, deadline_s - row.requested_at)
-
-
 def _censored_pulls(durations_s: Sequence[float], bounds_s: Sequence[float]) -> list[Measurement]:
-    """Percentiles of pulls of which some are known only to be longer than a bound.
+    """Statistics of pulls of which some are known only to be longer than a bound.
 
     Exact where no length of theirs could change the value, else `p99_at_least`, which none of them
     can undercut.
@@ -141,10 +138,10 @@ def _censored_pulls(durations_s: Sequence[float], bounds_s: Sequence[float]) -> 
     least = _statistics([*durations_s, *bounds_s])
     most = _statistics([*durations_s, *(math.inf for _ in bounds_s)])
     found = _n("image_pull", len(durations_s) + len(bounds_s), source)
-    for key in ("p50", "p90", "p99", "max"):
+    for key in _ALL:
         name = key if least[key] == most[key] else f"{key}_at_least"
-        if least[key] > 0:
-            found.append(Measurement("image_pull", name, "", least[key], "s", source))
+        # At least 0 too: a trial without the number would leave its comparison to the quick ones.
+        found.append(Measurement("image_pull", name, "", least[key], "s", source))
     return found
 
 

@@ -39,7 +39,14 @@ class _Told:
     last_asked_s: float | None = None
     failed: int = 0  # how many of those failed
     failure: pulls.Message | None = None  # the first
+    last_failed_s: float = 0.0
+    last_failure: str | None = None
     answer: pulls.Message | None = None  # the first success: what the pod waited for
+
+    @property
+    def backs_off(self) -> bool:
+        """Whether every attempt failed: none is open."""
+        return self.answer is None and self.asked <= self.failed
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class _Timed:
     row: Pull
     began_s: float
     ended_s: float  # infinite when unknown
+    begun_by_s: float = math.inf  # by when it had begun for sure; infinite when nobody knows
 
 
 def pull_rows(
@@ -65,7 +73,8 @@ def pull_rows(
 
     `namespaces` keeps pulls of namespaces that begin so. `held` is the temperature of the first
     pull on a node whose contents were verified beforehand; else received bytes tell it. A pull that
-    was not over when the wait for its pod ended is censored, even if it was seen to end later.
+    was not over when the wait for its pod ended is censored, even if it was seen to end later, and
+    so is one that waited to be tried again after a failure that passes.
     ReportError for an event without a readable time.
     """
     known = {(row.namespace, row.pod): row for row in pods}
@@ -86,7 +95,7 @@ def pull_rows(
     ]
     timed.sort(key=lambda each: (each.row.namespace, each.row.pod, each.row.container))
     return [
-        _censored(row, known.get((row.namespace, row.pod)), subject, each.ended_s)
+        _censored(row, known.get((row.namespace, row.pod)), subject, each)
         for row, each in zip(_with_leaders(timed, rates, held), timed, strict=True)
     ]
 
@@ -169,6 +178,8 @@ def _hear(
     elif message.kind in ("failed", "refused"):
         told.failed += count if message.kind == "failed" else 0
         told.failure = told.failure or message
+        if (last_s or 0.0) >= told.last_failed_s:
+            told.last_failed_s, told.last_failure = last_s or 0.0, message.failure
     elif message.kind in ("pulled", "present"):
         told.answer = told.answer or message
 
@@ -180,7 +191,9 @@ def _outcome(told: _Told, pod: PodRow | None, subject: Subject) -> str:
         # It runs, so its image came: before the wait ended, or nobody knows.
         late = pod.started > subject.deadline_s(pod.created)
         return "censored" if late else "unknown"
-    return "censored" if told.asked > told.failed else "failed"
+    # What failed last and passes is tried again: the image had not come when the wait ended.
+    to_come = not told.backs_off or told.last_failure in pulls.PASSING
+    return "censored" if to_come else "failed"
 
 
 def _timed(told: _Told, pod: PodRow | None, subject: Subject) -> _Timed:
@@ -208,11 +221,21 @@ def _timed(told: _Told, pod: PodRow | None, subject: Subject) -> _Timed:
         temperature="warm" if outcome == "present" else "unknown",
         outcome=outcome,
         failure=failure.failure if failure else None,
-        attempts=told.failed + (outcome in ("pulled", "censored", "unknown")),
+        attempts=told.failed
+        + (outcome in ("pulled", "unknown") or (outcome == "censored" and not told.backs_off)),
         message=failure.text if failure else None,
         source="sim" if told.simulated else "event",
     )
-    return _Timed(row, *_window(told, pod, asked_s, row))
+    began_s, ended_s = _window(told, pod, asked_s, row)
+    return _Timed(row, began_s, ended_s, _begun_by_s(told, pod, began_s))
+
+
+def _begun_by_s(told: _Told, pod: PodRow | None, began_s: float) -> float:
+    """By when the attempt that counts had begun; what only events tell is cut to whole seconds."""
+    if told.backs_off or not began_s:
+        return math.inf
+    exact = pod is not None and pod.pulling is not None and not told.failed
+    return began_s if exact else began_s + _STAMP_S
 
 
 def _window(
@@ -267,9 +290,13 @@ def _waves(members: Sequence[int], timed: Sequence[_Timed]) -> Iterator[list[int
     yield wave
 
 
-def _precedence(each: _Timed) -> tuple[bool, float, float, str]:
-    """A finished pull before an open one, then the earlier; of two in one second the longer."""
-    return math.isinf(each.ended_s), each.began_s, -each.ended_s, each.row.pod
+def _precedence(each: _Timed) -> tuple[bool, bool, float, float, str]:
+    """A finished pull before an open one, that before one in back-off, then the earlier; of two in
+    one second the longer.
+    """
+    is_open = math.isinf(each.ended_s)
+    backs_off = is_open and math.isinf(each.begun_by_s)
+    return is_open, backs_off, each.began_s, -each.ended_s, each.row.pod
 
 
 def _fetched_bytes(leader: _Timed, rates: Rates) -> int | None:
@@ -305,11 +332,17 @@ def _judge_wave(
         )
 
 
-def _censored(row: Pull, pod: PodRow | None, subject: Subject, ended_s: float) -> Pull:
-    """The row, without the end that came after the wait for its pod was over."""
-    if row.outcome != "pulled" or pod is None:
+def _censored(row: Pull, pod: PodRow | None, subject: Subject, timed: _Timed) -> Pull:
+    """The row, without the end that came after the wait for its pod was over, and with its bound.
+
+    The bound is of the attempt that counts, as `pull_s` is: one that had not begun has none.
+    """
+    deadline_s = subject.deadline_s(pod.created) if pod is not None else math.inf
+    if row.outcome == "pulled":
+        ended_s = timed.ended_s if pod is None or pod.pulled is None else pod.pulled
+        if not deadline_s < ended_s < math.inf:
+            return row
+        row = replace(row, outcome="censored", pull_s=None, wait_s=None)
+    if row.outcome != "censored" or not timed.begun_by_s < deadline_s < math.inf:
         return row
-    ended_s = ended_s if pod.pulled is None else pod.pulled
-    if math.isinf(ended_s) or ended_s <= subject.deadline_s(pod.created):
-        return row
-    return replace(row, outcome="censored", pull_s=None, wait_s=None)
+    return replace(row, pull_at_least_s=deadline_s - timed.begun_by_s)

@@ -14,7 +14,7 @@ from imgpull import pulls
 from imgpull.pulls import Pull
 from imgpull.results.own_tables import read_rows
 
-_NUMBERS = ("requested_at", "pull_s", "wait_s")
+_NUMBERS = ("requested_at", "pull_s", "wait_s", "pull_at_least_s")
 _COUNTS = ("size_bytes", "fetched_bytes", "attempts")
 _WORDS = ("namespace", "pod", "container", "image", "temperature", "outcome", "source")
 _READERS: Mapping[str, Callable[[str], Any]] = {
@@ -42,6 +42,7 @@ def read_pulls(path: Path) -> list[Pull]:
         path,
         pulls.COLUMNS,
         lambda cells: Pull(*(read(cell) for read, cell in zip(readers, cells, strict=True))),
+        later=("pull_at_least_s",),
     )
 
 

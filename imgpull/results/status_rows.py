@@ -20,6 +20,7 @@ def digest_of(pod: PodRow | None, name: str, subject: Subject) -> str | None:
 def from_status(pod: PodRow, container: Container, subject: Subject) -> Pull:
     """The row of a container of which no event was seen: that it ran, or why it waited."""
     failure = pulls.parse_waiting(container.waiting, container.image)
+    passes = failure is not None and failure.failure in pulls.PASSING
     simulated = (pod.uid or "").startswith(pulls.SIMULATED_UID)
     return Pull(
         namespace=pod.namespace,
@@ -36,7 +37,7 @@ def from_status(pod: PodRow, container: Container, subject: Subject) -> Pull:
         fetched_bytes=None,
         leader=None,
         temperature="unknown",
-        outcome="unknown" if container.image_id else "failed",
+        outcome="unknown" if container.image_id else "censored" if passes else "failed",
         failure=failure.failure if failure else None,
         attempts=None,
         message=failure.text if failure else None,

@@ -4,6 +4,7 @@ Hides the judgement: what makes a trial invalid does not depend on speed, and sl
 Each reason is a sentence with its figures. The rules: docs/design.md 4.5.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -120,8 +121,7 @@ def _judge_failure(verdict: Verdict, trial: _Trial, text: str) -> None:
     if slow := _SLOW.search(text):
         verdict.miss(f"pod startup {slow[1]} percentile {slow[2]}, limit {slow[3]}")
     elif _TIMED_OUT.search(text) and _only_slow(trial):
-        late = sum(not ready_in_time(trial.subject, pod) for pod in trial.pods)
-        verdict.miss(f"{late} of {len(trial.pods)} pods not ready when the wait ended")
+        verdict.miss(_lateness(trial))
     elif "too many samples" in text or not (absent or threshold):
         verdict.lower_to("failed", text + _broken_pulls(trial))
     else:
@@ -148,25 +148,55 @@ def _judge_absent(verdict: Verdict, trial: _Trial, text: str, queries: Sequence[
 
 def _only_slow(trial: _Trial) -> bool:
     """Whether every pod that was late was still waiting for its image, or came up later."""
-    late = [pod for pod in trial.pods if not ready_in_time(trial.subject, pod)]
+    late = _late(trial)
     pulls = {(row.namespace, row.pod): row for row in trial.rows}
     return bool(late) and all(
         pod.ready is not None or _waited(pulls.get((pod.namespace, pod.pod))) for pod in late
     )
 
 
-# Failures of a pull that a busy registry, network or kubelet causes: they pass, and cost time.
-_PASSING = frozenset({None, "throttled", "qps_exceeded", "network", "timeout"})
+# What CL2 need not have seen before it gave up: it looks each 5 s, and times may be whole seconds.
+_UNSEEN_S = cl2.CONTROLLED_POLL_S + 1.0
+
+
+def _late(trial: _Trial) -> list[PodRow]:
+    """The pods that CL2 need not have seen ready; its clock is their Deployment's."""
+    begun_s: dict[tuple[str, str], float] = {}
+    for pod in trial.pods:
+        if pod.created is not None:
+            controller = _controller(pod)
+            begun_s[controller] = min(begun_s.get(controller, math.inf), pod.created)
+
+    def seen(pod: PodRow) -> bool:
+        deadline_s = trial.subject.deadline_s(begun_s.get(_controller(pod)))
+        return pod.ready is not None and pod.ready <= deadline_s - _UNSEEN_S
+
+    return [pod for pod in trial.pods if not seen(pod)]
+
+
+def _controller(pod: PodRow) -> tuple[str, str]:
+    """A pod is named after what made it."""
+    return pod.namespace, pod.pod.rpartition("-")[0]
+
+
+def _lateness(trial: _Trial) -> str:
+    late = _late(trial)
+    text = f"{len(late)} of {len(trial.pods)} pods not ready when the wait ended"
+    just = sum(ready_in_time(trial.subject, pod) for pod in late)
+    if not just:
+        return text
+    return f"{text}, or too late for ClusterLoader2's last look at them ({just})"
 
 
 def _waited(row: Pull | None) -> bool:
-    if row is None:
-        return False
-    return row.outcome == "censored" or (row.outcome == "failed" and row.failure in _PASSING)
+    """Whether a pod's image was still to come, as far as anybody knows."""
+    return row is not None and (
+        row.outcome == "censored" or (row.outcome == "failed" and row.failure is None)
+    )
 
 
 def _broken_pulls(trial: _Trial) -> str:
-    broken = [r for r in trial.rows if r.outcome == "failed" and r.failure not in _PASSING]
+    broken = [row for row in trial.rows if row.outcome == "failed" and row.failure]
     return f" ({len(broken)} pulls failed: {broken[0].failure})" if broken else ""
 
 

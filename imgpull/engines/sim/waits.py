@@ -17,8 +17,6 @@ from imgpull.engines.sim.gathered import Gathered, stamp
 from imgpull.engines.sim.lives import READY, Life, Lives, status
 from imgpull.simcluster import PodTrace, World
 
-_CONTROLLED_POLL_S = 5.0
-
 
 @dataclass(frozen=True)
 class _Waited:
@@ -122,12 +120,12 @@ class ControlledPods:
         pods = {pod.request.index: pod for pod in trace.pods}
         late: list[Life] = []
         failed: list[cl2.FailedPod] = []
-        end_s = now_s + _CONTROLLED_POLL_S
+        end_s = now_s + cl2.CONTROLLED_POLL_S
         for life, begin_s in zip(latest, begins_s, strict=True):
             its = [pods[index] for index in life.pods if index in pods]
             wanted = 0 if life.deleted else life.wanted
             done = partial(_settled, its, wanted, self.start.count("countErrorMargin"))
-            waited = _poll(done, begin_s, timeout_s, _CONTROLLED_POLL_S)
+            waited = _poll(done, begin_s, timeout_s, cl2.CONTROLLED_POLL_S)
             end_s = max(end_s, waited.end_s)
             if not waited.done:
                 late.append(life)
