@@ -87,7 +87,7 @@ def test_failed_trials_are_tried_again_between_the_batches(project: Path) -> Non
 
 def test_a_limit_is_asked_between_the_batches(project: Path) -> None:
     limited = python(
-        project, "run.py", *MATRIX, "hydra/launcher=joblib", "tracking=none", "max_hours=1e-6",
+        project, "run.py", *MATRIX, "hydra/launcher=joblib", "tracking=none", "max_hours=1e-9",
     )  # fmt: skip
     assert limited.status == 1
     (stopped,) = [event for event in limited.events if event["event"] == "stopped"]
