@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from apiserver import ApiServer
+from commands import Ended, imgpull
 from standins import install
 
 SECRET = "planted-secret-0123456789abcdef"
+# A cluster that three nodes of the stand-in match.
+FITS = ("cluster=aks_d4ds_v5", "nodes=3", "cluster.region=westeurope")
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 
 
@@ -77,3 +80,8 @@ class Azure:
             if path.is_file() and "bin" not in path.relative_to(self.directory).parts[:1]
             and text.encode() in path.read_bytes()
         )  # fmt: skip
+
+
+def up(azure: Azure, *more: str) -> Ended:
+    """`imgpull cluster up` of that cluster, agreed to beforehand."""
+    return imgpull(azure.directory, "cluster", "up", *FITS, "--yes", *more)

@@ -22,6 +22,7 @@ from imgpull.config import schema
 
 if TYPE_CHECKING:
     from apiserver import ApiServer
+    from clouds import Azure
 
     from imgpull.cluster.kube import Kube
 
@@ -114,3 +115,13 @@ def kube(apiserver: "ApiServer") -> "Generator[Kube, None, None]":
     client = apiserver.kube()
     yield client
     client.close()
+
+
+@pytest.fixture
+def azure(apiserver: "ApiServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Azure":
+    """An Azure without anything of ours, and three Ready nodes as soon as a cluster is there."""
+    from aks import Aks
+    from clouds import Azure
+
+    Aks(apiserver, nodes=3)
+    return Azure(tmp_path, apiserver, monkeypatch)

@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 import typer
-from aks import Aks
-from apiserver import ApiServer
-from clouds import Azure
+from clouds import FITS, Azure, up
 from commands import ROOT, Ended, imgpull
 from standins import Terminal, eventually
 
 from imgpull.errors import EngineFailed
 from imgpull.provisioning.terraform import Terraform
 
-FITS = ("cluster=aks_d4ds_v5", "nodes=3", "cluster.region=westeurope")
 NAME, GROUP = "aks_d4ds_v5", "imgpull-aks-d4ds-v5"
 OTHER = "00000000-0000-0000-0000-000000000002"
 OUTSIDE = (
@@ -34,17 +31,6 @@ COLLEAGUES = {
     "sweep": "none", "expiry": "2030-01-01T00:00:00Z",
 }  # fmt: skip
 POOL, CLUSTER = "azurerm_kubernetes_cluster_node_pool.measured", "azurerm_kubernetes_cluster.this"
-
-
-@pytest.fixture
-def azure(apiserver: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Azure:
-    """An Azure without anything of ours, and three Ready nodes as soon as a cluster is there."""
-    Aks(apiserver, nodes=3)
-    return Azure(tmp_path, apiserver, monkeypatch)
-
-
-def up(azure: Azure, *more: str) -> Ended:
-    return imgpull(azure.directory, "cluster", "up", *FITS, "--yes", *more)
 
 
 def down(azure: Azure) -> Ended:

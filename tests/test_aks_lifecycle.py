@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from aks import Aks, not_ready
+from aks import not_ready
 from apiserver import ApiServer
-from clouds import SECRET, Azure
+from clouds import FITS, SECRET, Azure, up
 from commands import ROOT, Ended, imgpull
 from standins import Terminal, eventually
 
-FITS = ("cluster=aks_d4ds_v5", "nodes=3", "cluster.region=westeurope")
 GROUP = "imgpull-aks-d4ds-v5"
 STEPS = (
     "azurerm_resource_group.this", "azurerm_virtual_network.this", "azurerm_subnet.nodes",
@@ -24,17 +23,6 @@ STEPS = (
     "azurerm_container_registry.this[0]", "azurerm_role_assignment.pull[0]",
     "azurerm_kubernetes_cluster_node_pool.measured",
 )  # fmt: skip
-
-
-@pytest.fixture
-def azure(apiserver: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Azure:
-    """An Azure without anything of ours, and three Ready nodes as soon as a cluster is there."""
-    Aks(apiserver, nodes=3)
-    return Azure(tmp_path, apiserver, monkeypatch)
-
-
-def up(azure: Azure, *more: str) -> Ended:
-    return imgpull(azure.directory, "cluster", "up", *FITS, "--yes", *more)
 
 
 def down(azure: Azure, *more: str) -> Ended:

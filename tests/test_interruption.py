@@ -424,6 +424,10 @@ def test_a_reader_of_the_results_that_leaves_costs_the_words_alone(
 
 def test_a_terminal_that_is_closed_ends_no_sweep(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
+
+    def ledgers() -> list[Path]:
+        return [*project.glob("multirun/*/ledger.jsonl")]
+
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "run.py", *SMALL, "trials=4"],
@@ -431,7 +435,6 @@ def test_a_terminal_that_is_closed_ends_no_sweep(tmp_path: Path) -> None:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:  # fmt: skip
         os.close(theirs)
-        ledgers = lambda: [*project.glob("multirun/*/ledger.jsonl")]  # noqa: E731
         assert eventually(lambda: any("started" in path.read_text() for path in ledgers()), 120)
         os.close(ours)  # the kernel tells with SIGHUP
         assert process.wait(timeout=300) == 0

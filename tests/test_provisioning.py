@@ -1,10 +1,8 @@
 """Laws of what a sweep asks of provisioning: a cluster of this shape now, and given back after."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from aks import Aks
 from apiserver import ApiServer
 from clouds import SECRET, Azure
 
@@ -17,12 +15,6 @@ from imgpull.errors import ConfigError
 from imgpull.provisioning.place import Place
 
 GROUP = "imgpull-aks-d4ds-v5"
-
-
-@pytest.fixture
-def azure(apiserver: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Azure:
-    Aks(apiserver, nodes=3)
-    return Azure(tmp_path, apiserver, monkeypatch)
 
 
 @pytest.fixture(scope="module")

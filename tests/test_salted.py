@@ -21,6 +21,7 @@ from imgpull.cluster.registry import inspect
 from imgpull.config import job as jobs
 from imgpull.config.job import Job
 from imgpull.engines import Execution, Outcome
+from imgpull.engines.real import RealEngine
 from imgpull.engines.running import Request, extra_files
 from imgpull.engines.running import dialect_of as dialect
 from imgpull.errors import ConfigError, EngineFailed, EngineUnavailable
@@ -182,7 +183,7 @@ def test_a_login_that_ends_is_told_before_the_first_trial(
              for each in ({"alg": "RS256"}, told)]  # fmt: skip
     login = {"auths": {trials.registry.server: {"identitytoken": ".".join([*parts, "signed"])}}}
     (trials.directory / "config.json").write_text(json.dumps(login))
-    findings = engines.build(trials.job).findings()  # type: ignore[attr-defined]
+    findings = RealEngine(trials.job).findings()
     found = [each for each in findings if each.check == "salted image" and each.state == "warning"]
     assert bool(found) == is_warned
     for each in found:

@@ -20,7 +20,7 @@ from imgpull.analysis.statistics import Floats
 
 # ASSUMPTION (conf/engine/sim.yaml): one core hashes so many fetched bytes a second.
 HASH_BYTES_S = 1.5e9
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,20 @@ class Limits:
         return per_byte * fetched_bytes / self.connection_bytes_s
 
 
+def read_config(trial_dir: Path) -> Mapping[str, Any]:
+    """What a trial ran with; empty where its snapshot cannot be read."""
+    try:
+        found = yaml.load((trial_dir / "config.resolved.yaml").read_text("utf-8"), _LOADER)
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_limits(path: Path) -> Limits:
     """The limits in a trial's `config.resolved.yaml`; none at all where there is no such file."""
     if not path.exists():
         return Limits()
-    values = yaml.load(path.read_text("utf-8"), LOADER) or {}
+    values = yaml.load(path.read_text("utf-8"), _LOADER) or {}
     if not isinstance(values, dict) or (values.get("engine") or {}).get("kind") == "replay":
         return Limits()  # the configuration says nothing of a recorded report
     return limits_of(values)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from imgpull.analysis.likeness import Difference, Pair
+from imgpull.analysis.limits import read_config
 from imgpull.analysis.sides import Side, Trial, level
 from imgpull.analysis.wording import level_text
 from imgpull.config.sweeping import KEYS
@@ -52,7 +53,7 @@ def with_levels(side: Side, keys: Collection[str]) -> Side:
         absent = [key for key in keys if key not in trial.levels]
         cell = trial.record.cell_id
         if absent and cell not in configs:
-            configs[cell] = _read(trial)
+            configs[cell] = read_config(trial.directory)
         own = {key: level(_at(configs[cell], key)) for key in absent}
         trials.append(replace(trial, levels={**trial.levels, **own}))
     return replace(side, trials=tuple(trials))
@@ -65,7 +66,7 @@ def _at(config: Any, key: str) -> Any:
 
 
 def _between(before: Trial, after: Trial, moved: Collection[str]) -> list[Difference]:
-    first, second = (dict(_flat(_read(trial))) for trial in (before, after))
+    first, second = (dict(_flat(read_config(trial.directory))) for trial in (before, after))
     names = [name for name in dict.fromkeys([*first, *second]) if _told(name, moved)]
     return [
         Difference(name, level_text(first.get(name)), level_text(second.get(name)))
@@ -78,17 +79,6 @@ def _told(name: str, moved: Collection[str]) -> bool:
     parts = name.split(".")
     above = {".".join(parts[:place]) for place in range(1, len(parts) + 1)}
     return not above & ({*moved} | _LEFT_OUT)
-
-
-def _read(trial: Trial) -> Mapping[str, Any]:
-    import yaml
-
-    path = trial.directory / "config.resolved.yaml"
-    try:
-        found = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):  # a trial without a snapshot is compared all the same
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from imgpull.analysis.limits import LOADER, read_limits
+from imgpull.analysis.limits import read_config, read_limits
 from imgpull.analysis.series import Series, read_series
 from imgpull.errors import ReportError
 from imgpull.tables import number
@@ -80,9 +80,8 @@ class TrialFiles:
     def _wait_s(self) -> float | None:
         """How long the trial waited for a pod; None where its configuration does not say."""
         try:
-            config = yaml.load((self.place / "config.resolved.yaml").read_text("utf-8"), LOADER)
-            return parse_duration(config["wait_timeout"])
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            return parse_duration(read_config(self.place)["wait_timeout"])
+        except (ValueError, TypeError, KeyError):
             return None
 
     @cached_property

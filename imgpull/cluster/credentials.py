@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from imgpull import units
+from imgpull import processes, units
 from imgpull.cluster import kubeconfig as kubeconfigs
 from imgpull.cluster.findings import Finding, of_error, ok, warning
 from imgpull.cluster.kubeconfig import Access
@@ -165,7 +165,7 @@ def _remove_abandoned(directory: Path) -> None:
     """Remove what a killed process of ours left: a credential should not outlive its use."""
     for path in directory.glob(f"{_PREFIX}*-*"):
         found = re.fullmatch(rf"{_PREFIX}(\d+)-.+", path.name)
-        if found and not path.is_symlink() and _is_ours(path) and not _runs(int(found[1])):
+        if found and not path.is_symlink() and _is_ours(path) and not processes.runs(int(found[1])):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -177,13 +177,3 @@ def _is_ours(path: Path) -> bool:
     # A young one may be of another machine that shares this directory, or of a container.
     age = datetime.now(UTC) - datetime.fromtimestamp(status.st_mtime, UTC)
     return status.st_uid == os.getuid() and age > timedelta(days=1)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

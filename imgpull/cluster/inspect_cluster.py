@@ -13,6 +13,7 @@ from imgpull.cluster.kube import ApiError, Kube
 from imgpull.cluster.nodes import NodeFacts, obstacles
 from imgpull.cluster.ownership import IMGPULL, MANAGED_BY, MANAGED_SELECTOR, SYSTEM_NAMESPACE
 from imgpull.config import schema
+from imgpull.config.job import prometheus_gib
 
 _SKEW_S = 1.0  # beyond it a trial is degraded
 _STACK_PATHS = (f"/api/v1/namespaces/{prometheus.NAMESPACE}", *prometheus.CL2_LEFTOVERS)
@@ -58,7 +59,7 @@ def prometheus_pool(
                         for x in pool[:3])  # fmt: skip
         yield failed(check, f"none of the nodes that match {wanted} takes Prometheus: {why}", fix)
         return
-    need_gib = cluster.prometheus_memory_gib * (1 + len(measured) // 1000)
+    need_gib = prometheus_gib(cluster.prometheus_memory_gib, len(measured))
     most = max(usable, key=lambda node: node.allocatable_memory_bytes)
     if most.allocatable_memory_bytes < need_gib * units.GIB:
         yield failed(

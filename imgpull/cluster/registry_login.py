@@ -11,12 +11,13 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from imgpull.cluster.kube import Kube
+from imgpull.cluster.kubeconfig import token_expiry
 from imgpull.errors import ConfigError, EngineUnavailable
 
 # What docker calls its own registry in its configuration.
@@ -38,12 +39,7 @@ class Login:
     @property
     def expires_at(self) -> datetime | None:
         """When a token's time is over; None for a password, and a token that does not tell."""
-        payload = f"{self.password}..".split(".")[1]
-        try:
-            told = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            return datetime.fromtimestamp(told["exp"], UTC)
-        except (ValueError, TypeError, LookupError, OverflowError):
-            return None  # no JWT (RFC 7519)
+        return token_expiry(self.password)
 
 
 # The login for a repository ("host/path"), or None to be anonymous there.

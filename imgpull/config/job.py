@@ -243,6 +243,11 @@ def scrape_room_s(job: Job) -> float:
     return 2 * max(KUBELET_SCRAPE_INTERVAL_S, job.containerd_scrape_interval_s)
 
 
+def prometheus_gib(per_thousand_gib: int, nodes: int) -> int:
+    """What Prometheus asks for: its manifests multiply by the begun thousands of nodes."""
+    return per_thousand_gib * (1 + nodes // 1000)
+
+
 def fastest_pull_s(job: Job) -> float | None:
     """No cold pull of this image on this node ends sooner: its bytes over NIC and disk.
 

@@ -35,9 +35,14 @@ def where(engine: schema.RealEngine) -> Where:
     return engine.kubeconfig, engine.context
 
 
+def kubeconfig_of(engine: schema.RealEngine) -> Path | None:
+    """The kubeconfig that an engine names; None is the user's own."""
+    return Path(engine.kubeconfig) if engine.kubeconfig else None
+
+
 def connect(engine: schema.RealEngine) -> Kube:
     """The API server that an engine means; EngineUnavailable when there is no access."""
-    return Kube.open(Path(engine.kubeconfig) if engine.kubeconfig else None, engine.context)
+    return Kube.open(kubeconfig_of(engine), engine.context)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from imgpull.config import schema
 from imgpull.config.job import Job
 from imgpull.engines import runners
 from imgpull.engines.door import Execution, Outcome, Say, Subject, subject_of
-from imgpull.engines.held import HeldCluster, connect
+from imgpull.engines.held import HeldCluster, connect, kubeconfig_of
 from imgpull.engines.running import Runner, silent
 from imgpull.engines.trial import Trial, request
 from imgpull.errors import ImgpullError
@@ -65,8 +65,9 @@ class RealEngine:
         finally:
             kube.close()
         if self._runner.is_here:
-            file = Path(self._settings.kubeconfig) if self._settings.kubeconfig else None
-            yield from credentials.lasting(file, self._settings.context, self._job.trial_limit_s)
+            yield from credentials.lasting(
+                kubeconfig_of(self._settings), self._settings.context, self._job.trial_limit_s
+            )
         if self._job.cache == "salted":
             yield from self._salted()
 

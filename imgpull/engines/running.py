@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Literal, Protocol
 
+from imgpull.config.job import prometheus_gib
 from imgpull.engines.door import Say
 from imgpull.errors import (
     ConfigError,
@@ -275,7 +276,7 @@ def _stack_flags(stack: Stack, nodes: int, dialect: Dialect, places: Places) -> 
     if dialect.name == "azure":
         flags += [
             "--prometheus-scrape-containerd=true",
-            f"--prometheus-memory-request={stack.memory_gib * (1 + nodes // 1000)}Gi",
+            f"--prometheus-memory-request={prometheus_gib(stack.memory_gib, nodes)}Gi",
         ]
     elif stack.monitors:
         flags.append(f"--prometheus-additional-monitors-path={places.extra / MONITORS}")

@@ -27,7 +27,7 @@ from imgpull.config.job import Job
 from imgpull.engines import runners
 from imgpull.engines.contents import Contents, set_contents
 from imgpull.engines.door import Outcome, Remark, Say
-from imgpull.engines.held import HeldCluster
+from imgpull.engines.held import HeldCluster, kubeconfig_of
 from imgpull.engines.running import Dialect, Ended, Request, Runner, Stack
 from imgpull.errors import EngineFailed
 from imgpull.images.salted import Salt, salted
@@ -50,7 +50,6 @@ class Trial:
         assert isinstance(job.engine, schema.RealEngine)
         self._job, self._settings, self._cluster = job, job.engine, cluster
         self._runner, self._owner, self._out, self._say = runner, owner, out, say
-        self._limit = _Limit(job.trial_limit_s)
         self._seen = _Seen()
         self.image = job.image  # what its pods pull
 
@@ -65,7 +64,7 @@ class Trial:
                 cluster.kube.secrets(), self._say,
             )  # fmt: skip
             # From now on: a credential that had to be waited for is not the trial's fault.
-            limit = self._limit = _Limit(self._job.trial_limit_s)
+            limit = _Limit(self._job.trial_limit_s)
             if self._job.cache == "salted":
                 with seen.stage("image"):
                     self.image = stack.enter_context(self._salted())
@@ -76,7 +75,7 @@ class Trial:
                     cluster.kube, self._job, measured, owner, limit.left_s(), self._say
                 )
             with seen.stage("settle"):
-                self._settle()
+                self._settle(limit.left_s())
             if self._job.cache == "salted":
                 asked = replace(asked, salted_image=self.image.pinned_reference)
             early = self._runner.is_here and not cluster.is_built  # compiled before the sweep
@@ -113,8 +112,8 @@ class Trial:
             lambda what: self._seen.add("valid", [what]),
         )  # fmt: skip
 
-    def _settle(self) -> None:
-        pause_s = min(units.parse_duration(self._settings.settle), self._limit.left_s())
+    def _settle(self, most_s: float) -> None:
+        pause_s = min(units.parse_duration(self._settings.settle), most_s)
         self._say(f"settling for {self._settings.settle}")
         time.sleep(pause_s)
 
@@ -254,8 +253,9 @@ def request(
     report.mkdir(exist_ok=True)
     kubeconfig: Path | None = None
     if runner.is_here:
-        file = Path(settings.kubeconfig) if settings.kubeconfig else None
-        portable = stack.enter_context(credentials.portable(file, settings.context, limit_s, say))
+        portable = stack.enter_context(
+            credentials.portable(kubeconfig_of(settings), settings.context, limit_s, say)
+        )
         kubeconfig, secrets = portable.path, secrets | frozenset(portable.secrets)
     return Request(
         bundle=bundle.directory,

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from imgpull import exporters, units
 from imgpull.cluster import vm_sizes
 from imgpull.config import schema
-from imgpull.config.job import Job
+from imgpull.config.job import Job, prometheus_gib
 from imgpull.errors import ConfigError
 
 _FREE_NODES = 1000  # AKS docs, Pricing tiers
@@ -76,7 +76,7 @@ def _check_sizes(job: Job) -> None:
             f"asks for {_SYSTEM_VCPUS} or more",
             hint=f"cluster.azure.system_vm_size={schema.Azure.system_vm_size}",
         )
-    needed_gib = cluster.prometheus_memory_gib * (1 + job.nodes // 1000)
+    needed_gib = prometheus_gib(cluster.prometheus_memory_gib, job.nodes)
     size = vm_sizes.SIZES.get(azure.prometheus_vm_size)
     if size is not None and needed_gib > _USABLE_SHARE * size.memory_gib:
         raise ConfigError(

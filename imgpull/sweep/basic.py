@@ -4,7 +4,6 @@ Hides what such a sweeper leaves open. It knows no trials, order, ledger, resume
 asks for them is refused; and a job is told neither what was swept nor when all are over.
 """
 
-import secrets
 import shlex
 import sys
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from imgpull.sweep.ending import FAILED, OK, REFUSED, conclude
 from imgpull.sweep.forecasting.report import in_directory
 from imgpull.sweep.matrix import Swept, checked_cell
 from imgpull.sweep.outlets import result_console, tell
-from imgpull.sweep.places import is_named
+from imgpull.sweep.places import is_named, with_tail
 from imgpull.sweep.plan import Cell, factor_levels, sweep_name
 from imgpull.sweep.tracked import Tracked
 
@@ -126,10 +125,10 @@ def begin(config: DictConfig) -> None:
     if is_named(config):
         return
     with open_dict(config):
-        directory = f"{config.hydra.sweep.dir}_{secrets.token_hex(2)}"
-        config.hydra.sweep.dir = directory
+        directory = with_tail(Path(config.hydra.sweep.dir))
+        config.hydra.sweep.dir = str(directory)
         # Each job is composed again, from the overrides.
-        config.hydra.overrides.hydra.append(in_directory(Path(directory)))
+        config.hydra.overrides.hydra.append(in_directory(directory))
 
 
 def finish(config: DictConfig) -> None:

@@ -65,7 +65,7 @@ from imgpull.sweep.resume import (
 )
 from imgpull.sweep.running import Sweep
 from imgpull.sweep.tracked import Tracked
-from imgpull.sweep.watching.onward import left_behind, resume_command
+from imgpull.sweep.watching.onward import left_behind
 from imgpull.sweep.watching.progress import Progress
 from imgpull.sweep.watching.words import counted
 
@@ -154,8 +154,7 @@ def _nothing_to_do(directory: Path) -> str:
     behind = left_behind(Ledger(directory).read())
     if not behind.trials:
         return f"nothing to do: every trial is done in {directory}"
-    again = resume_command(directory, *behind.further)
-    return f"what was asked is done; {behind.text()}: {again}"
+    return behind.told(directory)
 
 
 def _conduct(held: ExitStack, launcher: Launcher, config: DictConfig, request: Request) -> int:

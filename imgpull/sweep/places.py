@@ -95,6 +95,11 @@ def new_directory(config: DictConfig) -> Path:
         raise unusable(wanted_directory(config), error) from error
 
 
+def with_tail(wanted: Path) -> Path:
+    """A place named after a time, with a random tail: two sweeps may start in one second."""
+    return wanted.with_name(f"{wanted.name}_{secrets.token_hex(2)}")
+
+
 def _made(config: DictConfig) -> Path:
     wanted = wanted_directory(config)
     if is_named(config):
@@ -102,7 +107,7 @@ def _made(config: DictConfig) -> Path:
         sync_directory(wanted.parent)
         return wanted
     while True:
-        directory = wanted.with_name(f"{wanted.name}_{secrets.token_hex(2)}")
+        directory = with_tail(wanted)
         try:
             directory.mkdir(parents=True)
         except FileExistsError:

@@ -246,5 +246,4 @@ class Sweep:
                 f"{left} of {self.progress.planned} trials not done; go on with: {again}"
             )
         elif behind and behind.trials:
-            again = resume_command(self.directory, *behind.further)
-            self.progress.say(f"what was asked is done; {behind.text()}: {again}")
+            self.progress.say(behind.told(self.directory))

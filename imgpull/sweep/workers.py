@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from imgpull import engines, pipeline
+from imgpull import engines, pipeline, processes
 from imgpull.engines import Say, Session
 from imgpull.errors import ImgpullError
 from imgpull.results.record import JobRecord
@@ -69,19 +69,9 @@ def run_planned(subdir: str) -> None:
     # Ours, written a moment ago by the process that started this one.
     with Path(os.environ[_PLAN]).open("rb") as file:
         told_by, directory, plan = pickle.load(file)
-    if not _lives(told_by):
+    if not processes.runs(told_by):
         return
     run_trial(directory, plan[subdir], lambda step: None, engines.Apart())
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def run_trial(directory: Path, planned: Planned, say: Say, session: Session) -> JobRecord:

@@ -41,6 +41,11 @@ class LeftBehind:
         verb = "is" if self.trials == 1 else "are"
         return f"{counted(self.trials, 'trial')} of earlier commands {verb} not" * bool(self.trials)
 
+    def told(self, directory: Path) -> str:
+        """How to go on with what was left behind in a sweep's directory."""
+        again = resume_command(directory, *self.further)
+        return f"what was asked is done; {self.text()}: {again}"
+
 
 def left_behind(events: Iterable[Event]) -> LeftBehind:
     """What a sweep's sessions have left behind; events may be anything."""
