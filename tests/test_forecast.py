@@ -430,6 +430,9 @@ def test_prometheus_is_waited_for_once_a_cluster_and_where_its_settings_change(
     assert waits(here, here, there, here, there) == [up, [], up, [], []]
     assert waits(here, other, other, here) == [up, up, [], up]
     assert waits(real(nodes=999), real(nodes=1000)) == [up, up]
+    pool = replace(here.cluster, node_prefix="another-pool-")
+    assert waits(here, real(nodes=5)) == [up, []]
+    assert waits(here, real(cluster=pool, nodes=5)) == [up, up]
 
 
 def test_a_bundle_is_compiled_in_the_cluster_once(real: Callable[..., Job]) -> None:

@@ -94,4 +94,5 @@ def _stack(job: Job, engine: schema.RealEngine) -> object:
         engine.kind, engine.containerd_port, job.containerd_scrape_interval_s,
         cluster.prometheus_memory_gib, cluster.prometheus_storage_class,
         dict(cluster.prometheus_node_selector), job.nodes // 1000, list(engine.flags),
+        cluster.node_prefix,
     ))  # fmt: skip
